@@ -1,0 +1,3 @@
+"""tickstock: a live market feed into TimescaleDB, every timeframe exact, patterns published."""
+
+__version__ = "0.1.0"

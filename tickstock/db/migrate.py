@@ -1,0 +1,133 @@
+"""Installing and upgrading the schema from the files in `sql/`.
+
+`sql/migrations/` runs once, in order, each file frozen by its hash once released. `sql/objects/` is
+rerunnable (`create or replace`) and runs whenever any of it has changed. All of it is one transaction
+under a lock: twenty migrations at once end like one, a failed one leaves the database as it was.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import LiteralString, NamedTuple, cast
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+import tickstock
+from tickstock import sqlfiles
+from tickstock.db.connection import connect, first_line, where
+from tickstock.errors import TickstockError
+from tickstock.sqlfiles import SqlFile
+
+log = logging.getLogger(__name__)
+
+LOCK = "select pg_advisory_lock(hashtext('tickstock.migrate'))"
+ENGINES = ("community", "apache", "postgres")
+
+
+class Migrated(NamedTuple):
+    engine: str
+    applied: list[str]
+    """Names of the files that were run; "objects" stands for all rerunnable ones."""
+
+
+def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
+    """Bring the schema of this database up to date; does nothing when it already is.
+
+    Creates the extension timescaledb where the server offers it, unless told not to.
+    Raises TickstockError when a released migration was changed, or the server refuses one.
+    """
+    with connect(url, program="migrate") as conn:
+        conn.execute(LOCK)
+        conn.execute("set client_min_messages = warning")
+        if use_timescaledb and not _has_schema(conn):
+            _create_extension(conn)
+        try:
+            with conn.transaction():
+                return _apply(conn)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise TickstockError(
+                f"not allowed to install the schema on {where(url)}: {first_line(error)}. "
+                "Migrate as the owner of the database."
+            ) from error
+
+
+def _apply(conn: Connection[TupleRow]) -> Migrated:
+    _run(conn, sqlfiles.read("history.sql"))
+    known = dict(conn.execute("select name, sha256 from tickstock.migrations").fetchall())
+    engine = _engine(conn)
+    applied = []
+    for file in sqlfiles.files("migrations", engine):
+        if file.name not in known:
+            log.info("applying %s", file.name)
+            _run(conn, file)
+            _record(conn, file.name, file.sha256, engine)
+            applied.append(file.name)
+        elif known[file.name] != file.sha256:
+            raise TickstockError(
+                f"migration {file.name} differs from what this database was given: a released "
+                "migration must not change. Reinstall tickstock, or restore the file."
+            )
+    objects = sqlfiles.files("objects", engine)
+    if (sha256 := _hash(objects)) != known.get("objects"):
+        for file in objects:
+            _run(conn, file)
+        _record(conn, "objects", sha256, engine)
+        applied.append("objects")
+    return Migrated(engine, applied)
+
+
+def _has_schema(conn: Connection[TupleRow]) -> bool:
+    row = conn.execute("select to_regclass('tickstock.migrations') is not null").fetchone()
+    return bool(row and row[0])
+
+
+def _engine(conn: Connection[TupleRow]) -> str:
+    """The engine at the first migration, or the present one: a schema keeps its kind for good."""
+    row = conn.execute("select engine from tickstock.migrations limit 1").fetchone()
+    if row is None:
+        row = conn.execute(
+            "select case when not exists (select from pg_extension where extname = 'timescaledb') then 'postgres'"
+            " when current_setting('timescaledb.license', true) = 'timescale' then 'community'"
+            " else 'apache' end"
+        ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _create_extension(conn: Connection[TupleRow]) -> None:
+    offered = conn.execute(
+        "select installed_version from pg_available_extensions where name = 'timescaledb'"
+    ).fetchone()
+    if offered is None or offered[0] is not None:
+        return
+    url = conn.info.dsn
+    try:
+        # A connection of its own: a server that has not preloaded the library cuts it.
+        with psycopg.connect(url, password=conn.info.password or None, autocommit=True) as own:
+            own.execute("set client_min_messages = error")
+            own.execute("create extension if not exists timescaledb")
+    except psycopg.Error as error:
+        raise TickstockError(
+            f"the server at {where(url)} has TimescaleDB, but it can't be switched on: "
+            f"{first_line(error)}. Let an administrator preload it and run `create extension "
+            "timescaledb`, or do without it: `tickstock db migrate --without-timescaledb`."
+        ) from error
+
+
+def _run(conn: Connection[TupleRow], file: SqlFile) -> None:
+    conn.execute(cast(LiteralString, file.text))  # our own files, never a user's input
+
+
+def _record(conn: Connection[TupleRow], name: str, sha256: str, engine: str) -> None:
+    conn.execute(
+        "insert into tickstock.migrations (name, sha256, engine, version) values (%s, %s, %s, %s)"
+        " on conflict (name) do update set sha256 = excluded.sha256, version = excluded.version,"
+        " applied_at = excluded.applied_at",
+        (name, sha256, engine, tickstock.__version__),
+    )
+
+
+def _hash(files: Sequence[SqlFile]) -> str:
+    return hashlib.sha256("".join(file.name + file.sha256 for file in files).encode()).hexdigest()

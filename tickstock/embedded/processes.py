@@ -1,0 +1,133 @@
+"""Child processes in a root file system, under another account, that die with their parent."""
+
+import ctypes
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+# Loaded here, because after a fork and a chroot it is too late to load anything.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom a server runs as."""
+
+    uid: int
+    gid: int
+
+
+def before_exec(
+    root: str | None = None,
+    account: Account | None = None,
+    death_signal: signal.Signals = signal.SIGTERM,
+) -> Callable[[], None]:
+    """A `preexec_fn`: enter the root, become the account, ask for a signal when the parent dies.
+
+    For single-threaded parents only: the kernel means the parent's *thread*. The request comes
+    last, since a change of the account cancels it.
+    """
+    parent = os.getpid()
+
+    def prepare() -> None:
+        if root is not None:
+            os.chroot(root)
+        os.chdir("/")
+        if account is not None:
+            os.setgroups([])
+            os.setgid(account.gid)
+            os.setuid(account.uid)
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return prepare
+
+
+def server_account(root: Path | None, data: Path) -> Account | None:
+    """Whom to run PostgreSQL as: None (ourselves) unless we are root, whom it refuses.
+
+    The owner of existing data; else `postgres` (of the root file system, or of this machine); else
+    `nobody`.
+    """
+    if os.geteuid() != 0:
+        return None
+    if data.exists() and data.stat().st_uid != 0:
+        return Account(data.stat().st_uid, data.stat().st_gid)
+    found = _passwd(root) if root else _host_accounts()
+    return found.get("postgres") or found.get("nobody") or Account(65534, 65534)
+
+
+def _host_accounts() -> dict[str, Account]:
+    found = {}
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        found[name] = Account(entry.pw_uid, entry.pw_gid)
+    return found
+
+
+def _passwd(root: Path) -> dict[str, Account]:
+    found = {}
+    for line in (root / "etc/passwd").read_text(encoding="utf-8").splitlines():
+        fields = line.split(":")
+        if len(fields) >= 4 and fields[2].isdigit() and fields[3].isdigit():
+            found[fields[0]] = Account(int(fields[2]), int(fields[3]))
+    return found
+
+
+def can_reach(path: Path, account: Account | None) -> bool:
+    """Whether this account may enter this folder, or run this program."""
+    if account is None:
+        return os.access(path, os.X_OK)
+    asked = subprocess.run(
+        ["test", "-x", str(path)],
+        user=account.uid,
+        group=account.gid,
+        extra_groups=[],
+        cwd="/",
+        check=False,
+    )
+    return asked.returncode == 0
+
+
+def works_in(pid: int, folder: Path) -> bool:
+    """Whether the process lives and `folder` is its working directory (a postmaster's data folder).
+
+    Without /proc, whether it lives and calls itself postgres.
+    """
+    if Path("/proc/self/cwd").exists():
+        try:
+            return Path(f"/proc/{pid}/cwd").readlink() == folder.resolve()
+        except OSError:
+            return False
+    return _calls_itself_postgres(pid)
+
+
+def _calls_itself_postgres(pid: int) -> bool:
+    try:
+        shown = subprocess.run(
+            ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+    except OSError:  # a minimal system has no ps
+        return _lives(pid)
+    return "postgres" in shown.stdout
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

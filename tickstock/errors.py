@@ -1,0 +1,36 @@
+"""What can go wrong in a way the operator can mend: one line, a remedy, and an exit code of its own.
+
+Every error that a person may see is one of these; anything else that escapes is a bug in tickstock.
+"""
+
+import click
+
+
+class TickstockError(click.ClickException):
+    """A failure whose message names the input and the remedy. Exit code 1."""
+
+    exit_code = 1
+
+
+class DatabaseUnavailableError(TickstockError):
+    """No PostgreSQL answers where the settings point. Exit code 3."""
+
+    exit_code = 3
+
+
+class SchemaMissingError(TickstockError):
+    """The database answers but does not hold (this version of) tickstock's schema. Exit code 4."""
+
+    exit_code = 4
+
+
+class FeedRefusedError(TickstockError):
+    """The feed refuses for good (wrong key, plan without access): retrying is pointless. Exit code 5."""
+
+    exit_code = 5
+
+
+class FeedUnreachableError(TickstockError):
+    """The feed could not be reached at start-up: wrong address, refused connection. Exit code 6."""
+
+    exit_code = 6

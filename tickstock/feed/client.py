@@ -1,0 +1,349 @@
+"""The client of the live feed: one thread that keeps a connection and drains it, and nothing else.
+
+A life: connect, authenticate, subscribe, drain; after a drop, wait and begin again. The feed
+replays nothing and cuts off slow consumers, so frames are handed over raw, with their receive time.
+"""
+
+import logging
+import math
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from websocket import ABNF, WebSocketTimeoutException
+
+from tickstock.errors import FeedRefusedError, FeedUnreachableError
+from tickstock.feed import protocol
+from tickstock.feed.backoff import Backoff
+from tickstock.feed.opening import (
+    CONNECTION_ERRORS,
+    FeedSocket,
+    check_url,
+    describe,
+    open_socket,
+    redact_url,
+)
+from tickstock.feed.protocol import Status, StatusKind
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.1  # seconds until a silent socket lets us look at the stop event
+_DROPS_KEPT = 100
+
+_FINAL = {
+    StatusKind.AUTH_FAILED: (
+        "refuses the API key ({said}): set MASSIVE_API_KEY to a valid key of this feed."
+    ),
+    StatusKind.NO_ACCESS: (
+        "knows the key in MASSIVE_API_KEY, but its plan has no access to this feed ({said}): "
+        "upgrade the plan, or set TICKSTOCK_FEED_URL to a feed that it includes."
+    ),
+    StatusKind.NOT_AUTHORIZED: (
+        "says that the plan of the key in MASSIVE_API_KEY does not include {topics} ({said}): "
+        "upgrade the plan, or set TICKSTOCK_FEED_URL to a feed that it includes."
+    ),
+}
+
+
+class State(StrEnum):
+    """What the client is doing."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    AUTHENTICATING = "authenticating"
+    STREAMING = "streaming"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+class Drop(NamedTuple):
+    """A connection that was lost or did not come about."""
+
+    at: datetime
+    """UTC."""
+    reason: str
+
+
+class _DroppedError(Exception):
+    """This connection is over; the next one may work."""
+
+
+class FeedClient:
+    """Keeps a subscription to the feed alive and hands over every frame that comes.
+
+    `on_frame(frame, received_at)` is called in the thread of `run` with the raw bytes and the time
+    of receipt (UTC); it must be quick, such as a queue's put. `symbols` are tickers, or `*`.
+    All durations are in seconds: `answer_timeout` for each step of a connection's beginning, a
+    ping after `ping_after` of silence, a dead socket after `ping_timeout` more.
+    Waits between connections follow `backoff`; `crowded_backoff` while another client has the key.
+
+    Raises FeedUnreachableError for a URL that cannot be one, TickstockError for a bad symbol.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        symbols: Iterable[str],
+        *,
+        on_frame: Callable[[bytes, datetime], None],
+        stop: threading.Event,
+        channel: str = "AM",
+        fail_fast_at_start: bool = True,
+        answer_timeout: float = 10.0,
+        ping_after: float = 20.0,
+        ping_timeout: float = 10.0,
+        backoff: Backoff | None = None,
+        crowded_backoff: Backoff | None = None,
+    ) -> None:
+        check_url(url)
+        self.state = State.IDLE
+        self.connections = 0
+        """Connections opened so far."""
+        self.frames = 0
+        """Frames handed over; `bytes` is their size."""
+        self.bytes = 0
+        self.acknowledged = 0
+        """Topics that the feed acknowledged on the current connection."""
+        self.drops: deque[Drop] = deque(maxlen=_DROPS_KEPT)
+        """The latest drops, oldest first; `drop_count` counts them all."""
+        self.drop_count = 0
+        self._url = url
+        self._key = key
+        self._topics = protocol.topics(symbols, channel)
+        self._data_mark = f'"{channel}"'.encode()
+        self._on_frame = on_frame
+        self._stop = stop
+        self._fail_fast = fail_fast_at_start
+        self._answer_timeout = answer_timeout
+        self._ping_after = ping_after
+        self._ping_timeout = ping_timeout
+        self._poll = min(_POLL, ping_after, ping_timeout, answer_timeout)
+        self._backoff = backoff or Backoff()
+        self._crowded_backoff = crowded_backoff or Backoff(first=30.0, cap=300.0)
+        self._crowded_until = -math.inf
+
+    @property
+    def last_drop(self) -> Drop | None:
+        """The latest drop, None as long as nothing went wrong."""
+        return self.drops[-1] if self.drops else None
+
+    def close(self) -> None:
+        """Ask `run` to end, from any thread; it does so within a second or so."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Keep the subscription alive until `stop` is set.
+
+        Raises FeedRefusedError when the feed refuses for good (key, plan), and FeedUnreachableError
+        when the very first connection cannot be opened, unless `fail_fast_at_start` is off.
+        """
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._live()
+                except _DroppedError as drop:
+                    self._wait(str(drop))
+        finally:
+            self._enter(State.STOPPED, "")
+
+    def _live(self) -> None:
+        """One connection, from its beginning to the stop event. Raises _DroppedError at a drop."""
+        self._crowded_until = -math.inf
+        self.acknowledged = 0
+        self._enter(State.CONNECTING, f"to {self._safe(redact_url(self._url))}")
+        socket = self._open()
+        if socket is None:
+            return
+        self.connections += 1
+        socket.settimeout(self._poll)
+        try:
+            if self._authenticate(socket):
+                self._subscribe(socket)
+                self._drain(socket)
+        except CONNECTION_ERRORS as error:
+            raise _DroppedError(f"connection lost: {describe(error)}") from None
+        finally:
+            with suppress(*CONNECTION_ERRORS):
+                socket.send_close()
+            socket.shutdown()
+
+    def _open(self) -> FeedSocket | None:
+        try:
+            return open_socket(self._url, self._answer_timeout, self._stop)
+        except CONNECTION_ERRORS as error:
+            reason = describe(error)
+        if self._fail_fast and not self.connections:
+            raise FeedUnreachableError(
+                f"No feed at {self._safe(redact_url(self._url))}: {reason}. "
+                "Check TICKSTOCK_FEED_URL and the network."
+            )
+        raise _DroppedError(f"cannot connect: {reason}")
+
+    def _authenticate(self, socket: FeedSocket) -> bool:
+        """Greeting and authentication. False if stopped meanwhile."""
+        self._enter(State.AUTHENTICATING, "")
+        if not self._await(socket, StatusKind.CONNECTED, "greeting"):
+            return False
+        with self._patient(socket):
+            socket.send(protocol.auth_message(self._key))
+        return self._await(socket, StatusKind.AUTH_SUCCESS, "answer to the authentication")
+
+    def _await(self, socket: FeedSocket, wanted: StatusKind, what: str) -> bool:
+        """Read until the wanted status arrives. False if stopped, _DroppedError if it is late."""
+        deadline = time.monotonic() + self._answer_timeout
+        for data in self._frames(socket):
+            if data is not None:
+                received_at = datetime.now(UTC)
+                frame = protocol.parse_frame(data, received_at)
+                if frame.bars or frame.refusals or frame.ignored:
+                    self._hand_over(data, received_at)
+                if wanted in self._judge(frame.statuses):
+                    return True
+            if time.monotonic() > deadline:
+                raise _DroppedError(f"no {what} within {self._answer_timeout:g} s")
+        return False
+
+    def _subscribe(self, socket: FeedSocket) -> None:
+        with self._patient(socket):
+            for message in protocol.subscribe_messages(self._topics):
+                socket.send(message)
+        self._enter(State.STREAMING, f"{len(self._topics)} topics asked for")
+
+    def _drain(self, socket: FeedSocket) -> None:
+        """Hand over every frame until stopped. Nothing here may take long, or parse data."""
+        flowing = False
+        patience = time.monotonic() + self._answer_timeout
+        for data in self._frames(socket):
+            if data is None:
+                if time.monotonic() > patience:
+                    patience = math.inf
+                    self._report_acknowledgements()
+                continue
+            received_at = datetime.now(UTC)
+            self._hand_over(data, received_at)
+            if b'"status"' in data:
+                self._judge(protocol.parse_frame(data, received_at).statuses)
+            if not flowing and self._data_mark in data:
+                # Not before: a crowded feed acknowledges everything and then cuts the connection.
+                flowing = True
+                self._backoff.reset()
+                self._crowded_backoff.reset()
+
+    def _hand_over(self, data: bytes, received_at: datetime) -> None:
+        self._on_frame(data, received_at)
+        self.frames += 1
+        self.bytes += len(data)
+
+    def _frames(self, socket: FeedSocket) -> Iterator[bytes | None]:
+        """What the feed sends, and None each time it has been silent for a moment, until stopped.
+
+        Raises _DroppedError when the feed closes, or answers no ping: a half-open socket.
+        """
+        pinged = math.inf
+        while not self._stop.is_set():
+            try:
+                opcode, data = socket.recv_data(control_frame=True)
+            except WebSocketTimeoutException:
+                pinged = self._check_pulse(socket, pinged)
+                yield None
+                continue
+            if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
+                yield data
+            elif opcode == ABNF.OPCODE_CLOSE:
+                raise _DroppedError(self._closing(data))
+
+    def _check_pulse(self, socket: FeedSocket, pinged: float) -> float:
+        """In a silence: ping when it is long. When the last ping was sent that nothing followed."""
+        now = time.monotonic()
+        silent = now - socket.heard
+        if socket.heard > pinged:
+            pinged = math.inf
+        if now - pinged >= self._ping_timeout:
+            raise _DroppedError(f"dead: silent for {silent:.1f} s, and no answer to a ping")
+        if pinged == math.inf and silent >= self._ping_after:
+            socket.ping()
+            return now
+        return pinged
+
+    def _closing(self, data: bytes) -> str:
+        code = int.from_bytes(data[:2]) if len(data) >= 2 else None
+        reason = data[2:].decode("utf-8", "replace")
+        if "maximum number of" in reason.lower():
+            self._note_crowd()
+        return f"closed by the feed: {code or 'no code'} {self._safe(reason)}".rstrip()
+
+    def _judge(self, statuses: list[Status]) -> set[StatusKind]:
+        """Act on statuses, and say which kinds there were."""
+        kinds = set()
+        for status in statuses:
+            kind = protocol.classify(status)
+            kinds.add(kind)
+            said = self._safe(f"{status.status}: {status.message}")
+            if kind in _FINAL:
+                raise FeedRefusedError(self._refusal(kind, said))
+            if kind is StatusKind.AUTH_TIMEOUT:
+                raise _DroppedError(f"the feed waited in vain for the authentication ({said})")
+            if kind is StatusKind.MAX_CONNECTIONS:
+                self._note_crowd()
+            elif kind is StatusKind.SUBSCRIBED:
+                self.acknowledged += 1
+            elif kind is StatusKind.OTHER:
+                log.warning("feed: it says %s", said)
+        return kinds
+
+    def _note_crowd(self) -> None:
+        # The feed is about to close a connection of this key, this one or the other client's.
+        self._crowded_until = time.monotonic() + self._answer_timeout
+
+    def _refusal(self, kind: StatusKind, said: str) -> str:
+        more = len(self._topics) - 3
+        names = ", ".join(self._topics[:3]) + (f" and {more} more" if more > 0 else "")
+        text = _FINAL[kind].format(said=said, topics=self._safe(names))
+        return f"The feed at {self._safe(redact_url(self._url))} {text}"
+
+    def _report_acknowledgements(self) -> None:
+        wanted = len(self._topics)
+        if self.acknowledged < wanted:
+            log.warning("feed: it acknowledged %d of %d topics", self.acknowledged, wanted)
+
+    def _wait(self, reason: str) -> None:
+        if self._stop.is_set():
+            return
+        backoff = self._backoff
+        if time.monotonic() < self._crowded_until:
+            backoff = self._crowded_backoff
+            reason = f"another client uses this API key ({reason})"
+        self.drops.append(Drop(datetime.now(UTC), reason))
+        self.drop_count += 1
+        seconds = backoff.next()
+        self._enter(State.WAITING, f"{seconds:.1f} s before the next try; {reason}")
+        self._stop.wait(seconds)
+
+    def _enter(self, state: State, detail: str) -> None:
+        self.state = state
+        level = logging.WARNING if state is State.WAITING else logging.INFO
+        log.log(level, "feed: %s", f"{state} {detail}".rstrip())
+
+    def _safe(self, text: str) -> str:
+        """Foreign text for a log or a message: one line, not long, and without the key."""
+        if self._key:
+            text = text.replace(self._key, "***")
+        return re.sub(r"\s+", " ", text).encode("ascii", "backslashreplace").decode()[:200]
+
+    @contextmanager
+    def _patient(self, socket: FeedSocket) -> Iterator[None]:
+        """For sending: longer than a poll, and a failure is left for the next read to explain.
+
+        The feed may have hung up after saying why; that status is still there to be read.
+        """
+        socket.settimeout(self._answer_timeout)
+        with suppress(*CONNECTION_ERRORS):
+            yield
+        socket.settimeout(self._poll)

@@ -1,0 +1,342 @@
+"""The simulator: a local server of the vendor's stocks WebSocket, played from a market."""
+
+import asyncio
+import errno
+import logging
+import math
+import threading
+from collections.abc import Collection, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import datetime
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from tickstock.bars import Bar
+from tickstock.errors import TickstockError
+from tickstock.simulator.events import Encoder, Event, Frame, frames
+from tickstock.simulator.market import Market, Minute
+from tickstock.simulator.session import EVERY_SYMBOL, Session, Terms
+
+_log = logging.getLogger(__name__)
+
+PATH = "/stocks"
+
+_LARGEST_LAG = 1.0
+"""Seconds by which the market clock may be behind and still catch up."""
+_CLOSING = 1.0
+"""Seconds for the closing handshakes when the simulator stops."""
+
+
+class Simulator:
+    """Serves a market on `ws://HOST:PORT/stocks` from a thread of its own.
+
+    The protocol is the vendor's: greeting, `auth`, `subscribe`, `unsubscribe`, AM events in JSON
+    arrays, and its refusals. Chosen where its documentation leaves room: a command before `auth`
+    is answered `auth_required` and the connection stays until `auth_timeout`; a text that is no
+    command is answered by a status `error`; any number of connections may use the same key; other
+    paths are 404. The plan has minute bars only, so other known topics are "not authorized".
+
+    The market clock: a minute takes 60 / `speed` seconds, and its bars are sent when it ends.
+    Closed hours take no time. A client gets what ends while it is subscribed. One with more than
+    `queue_events` events waiting when a minute ends is cut off (status `slow_consumer`, close code
+    1008), and no other client notices. With `speed` infinite or 0 nothing sets the pace but the
+    sockets: the next minute begins when all clients have taken the last. Whenever something waits
+    for the clients (this, `settle()`, the end of the market), one that takes nothing for
+    `stall_timeout` seconds is cut off.
+
+    With `wait_for_subscriber` the clock stands still until the first subscription to minute bars,
+    and at infinite speed whenever there is none.
+
+    `keys`: the API keys accepted; None accepts any. `frame_events`: events in a message, at most.
+    `port` 0 takes a free one. `remember` False leaves `sent` empty: it grows without end otherwise.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        keys: Collection[str] | None = ("simulator",),
+        speed: float = 1.0,
+        frame_events: int = 100,
+        auth_timeout: float = 10.0,
+        wait_for_subscriber: bool = True,
+        queue_events: int = 500_000,
+        stall_timeout: float = 10.0,
+        remember: bool = True,
+    ) -> None:
+        if not speed >= 0:
+            raise TickstockError(f"speed {speed}: give a positive number, or 0 for no limit")
+        self.sent: dict[tuple[str, datetime], Bar] = {}
+        """The truth: each bar, by symbol and start, that was handed to a subscriber's socket.
+
+        As the wire carries it, so without `trades`. The simulator's thread writes it: look at it
+        as a whole after `finished`, `stop()`, or `pause()` and `settle()`.
+        """
+        self.events_sent = 0
+        """AM events handed to sockets, counted once for each client."""
+        self.clock: datetime | None = None
+        """Start (UTC) of the last minute that was sent."""
+        self.error: Exception | None = None
+        """Why the market ended early, if it failed."""
+        self.finished = threading.Event()
+        """Set once the market has ended and all of it is in the sockets (or has failed)."""
+        self._market = market
+        self._host, self._wanted_port = host, port
+        accepted = keys if keys is None else frozenset([keys] if isinstance(keys, str) else keys)
+        self._terms = Terms(accepted, auth_timeout, queue_events, stall_timeout)
+        self._frame_events = frame_events
+        self._remember = remember
+        self._unlimited = speed == 0 or math.isinf(speed)
+        self._minute_seconds = 0.0 if self._unlimited else 60.0 / speed
+        self._wait_for_subscriber = wait_for_subscriber
+        self._sessions: set[Session] = set()
+        self._address: Future[tuple[str, int]] = Future()
+        self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
+        # These belong to the thread's event loop once it runs.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._running = asyncio.Event()
+        self._running.set()
+        self._wanted = asyncio.Event()
+        if not wait_for_subscriber:
+            self._wanted.set()
+        self._deadline = 0.0
+
+    def start(self) -> None:
+        """Listen, and let the market begin. A simulator is started once.
+
+        Raises TickstockError when the address cannot be had.
+        """
+        self._thread.start()
+        self._address.result()
+        _log.info("simulator listens on %s", self.url)
+
+    def stop(self) -> None:
+        """Close all connections, free the port, end the thread. May be called again."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has just ended
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def pause(self) -> None:
+        """Stop the market clock: when this returns, no further minute will be sent."""
+        if not self._call(self._set_running(False)):
+            self._running.clear()
+
+    def resume(self) -> None:
+        """Let the market clock go on where it stood."""
+        if not self._call(self._set_running(True)):
+            self._running.set()
+
+    def settle(self, timeout: float = 10.0) -> bool:
+        """Wait until every minute sent so far is in its clients' sockets; False if it was not."""
+        try:
+            self._call(self._flush(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where a client connects."""
+        host, port = self._where()
+        return f"ws://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._where()[1]
+
+    @property
+    def subscribers(self) -> int:
+        """Clients subscribed to at least one symbol's minute bars at the moment."""
+        return sum(bool(session.symbols) for session in self._sessions.copy())
+
+    def _where(self) -> tuple[str, int]:
+        if not self._address.done():
+            raise RuntimeError("the simulator has no address before start()")
+        return self._address.result()
+
+    # From here on, everything runs in the simulator's thread, except `_call`.
+
+    def _call(self, coroutine: Coroutine[Any, Any, None], timeout: float | None = None) -> bool:
+        """Run it in the thread's event loop; False when there is none (yet, or any more)."""
+        loop = self._loop
+        if loop is None or not self._thread.is_alive():
+            coroutine.close()
+            return False
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        future.result(timeout)
+        return True
+
+    async def _set_running(self, running: bool) -> None:
+        if running:
+            self._running.set()
+        else:
+            self._running.clear()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._address.done():
+                raise
+            # `start()` waits for this, whatever went wrong.
+            self._address.set_exception(self._unavailable(error))
+        finally:
+            self._loop = None
+
+    async def _serve(self) -> None:
+        async with serve(
+            self._meet,
+            self._host,
+            self._wanted_port,
+            process_request=_only_stocks,
+            compression=None,
+            close_timeout=5.0,
+            logger=_server_logger(),
+        ) as server:
+            self._loop = asyncio.get_running_loop()
+            self._address.set_result(_reachable(server))
+            clock = asyncio.create_task(self._play(), name="simulator-clock")
+            await self._stopping.wait()
+            clock.cancel()
+            await self._close(server)
+
+    async def _close(self, server: Server) -> None:
+        server.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await server.wait_closed()
+        for session in self._sessions:
+            session.abort()
+
+    async def _meet(self, connection: ServerConnection) -> None:
+        session = Session(
+            connection,
+            self._terms,
+            on_subscriptions=self._subscriptions_changed,
+            on_handed=self._handed,
+        )
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+
+    def _subscriptions_changed(self) -> None:
+        if any(session.symbols for session in self._sessions):
+            self._wanted.set()
+        elif self._unlimited and self._wait_for_subscriber:
+            self._wanted.clear()
+
+    def _handed(self, bars: Sequence[Bar]) -> None:
+        self.events_sent += len(bars)
+        if self._remember:
+            self.sent.update(((bar.symbol, bar.ts), bar) for bar in bars)
+
+    async def _play(self) -> None:
+        encoder = Encoder()
+        minutes = self._market.minutes()
+        self._deadline = asyncio.get_running_loop().time()
+        try:
+            # In a thread: a minute of a large market, or a file, takes its time.
+            while minute := await asyncio.to_thread(_next, minutes):
+                events = encoder.encode(minute)
+                await self._end_of_minute()
+                self._publish(minute, events)
+            await self._flush()
+        except Exception as error:
+            _log.exception("the simulated market failed")
+            self.error = error
+        self.finished.set()
+
+    async def _end_of_minute(self) -> None:
+        await self._permission()
+        if self._unlimited:
+            await self._flush()
+        else:
+            now = asyncio.get_running_loop().time()
+            self._deadline = max(self._deadline + self._minute_seconds, now - _LARGEST_LAG)
+            await asyncio.sleep(max(0.0, self._deadline - now))
+        await self._permission()
+
+    async def _permission(self) -> None:
+        """Return when the clock may go on. Time spent standing still is not caught up with."""
+        while not (self._running.is_set() and self._wanted.is_set()):
+            await self._running.wait()
+            await self._wanted.wait()
+            self._deadline = asyncio.get_running_loop().time()
+
+    def _publish(self, minute: Minute, events: Sequence[Event]) -> None:
+        whole_market: list[Frame] | None = None
+        for session in tuple(self._sessions):
+            if EVERY_SYMBOL in session.symbols:
+                # Encoded once, however many clients want it.
+                whole_market = whole_market or list(frames(events, self._frame_events))
+                session.offer(whole_market)
+            elif session.symbols:
+                wanted = [event for event in events if event.bar.symbol in session.symbols]
+                session.offer(frames(wanted, self._frame_events))
+        self.clock = minute.ts
+
+    async def _flush(self) -> None:
+        for session in tuple(self._sessions):
+            await session.flushed()
+
+    def _unavailable(self, error: Exception) -> Exception:
+        if not isinstance(error, OSError | OverflowError):
+            return error
+        where = f"port {self._wanted_port} on {self._host}"
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return TickstockError(f"{where} is in use; choose another, or 0 for any that is free")
+        cause = getattr(error, "strerror", None) or error
+        return TickstockError(f"{where}: cannot listen there ({cause}); choose another")
+
+
+def _next(minutes: Iterator[Minute]) -> Minute | None:
+    return next(minutes, None)
+
+
+def _reachable(server: Server) -> tuple[str, int]:
+    """Host and port for a client on this machine."""
+    host, port = next(iter(server.sockets)).getsockname()[:2]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def _only_stocks(connection: ServerConnection, request: Request) -> Response | None:
+    if request.path.partition("?")[0].rstrip("/") == PATH:
+        return None
+    return connection.respond(HTTPStatus.NOT_FOUND, f"This simulator serves {PATH} only.\n")
+
+
+def _server_logger() -> logging.Logger:
+    """A client that does not speak WebSocket is not worth a traceback."""
+    logger = logging.getLogger(f"{__name__}.websockets")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(_no_handshake_failures)
+    return logger
+
+
+def _no_handshake_failures(record: logging.LogRecord) -> bool:
+    return "opening handshake failed" not in record.getMessage()
