@@ -39,23 +39,27 @@ comment on procedure tickstock.prepare_incoming() is
   'Makes this session''s temporary table incoming_bars, in which bars wait for merge_incoming(). It empties itself at each commit.';
 
 create or replace function tickstock.merge_incoming(source text, out received bigint, out inserted bigint,
-                                                    out replaced bigint, out unchanged bigint, out refused bigint)
+                                                    out replaced bigint, out unchanged bigint, out refused bigint,
+                                                    out refused_rows bigint[])
 language plpgsql
 as $$
+declare
+  first_position bigint;
 begin
-  select count(*) into received from pg_temp.incoming_bars;
+  select count(*), min(position) into received, first_position from pg_temp.incoming_bars;
 
   with bad as (
     delete from pg_temp.incoming_bars i
     where public.bar_defect(i.symbol, i.ts, i.open, i.high, i.low, i.close, i.volume, i.vwap, i.trades) is not null
     returning i.*
+  ), kept as (
+    insert into public.refused_bars (source, reason, payload)
+    select merge_incoming.source,
+      public.bar_defect(b.symbol, b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades),
+      left((to_jsonb(b) - 'position')::text, 2000)
+    from bad b order by b.position
   )
-  insert into public.refused_bars (source, reason, payload)
-  select merge_incoming.source,
-    public.bar_defect(b.symbol, b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades),
-    left((to_jsonb(b) - 'position')::text, 2000)
-  from bad b order by b.position;
-  get diagnostics refused = row_count;
+  select count(*), array_agg(b.position - first_position) into refused, refused_rows from bad b;
 
   with latest as (
     -- Of two versions of one bar the later one counts.
@@ -80,4 +84,4 @@ begin
   unchanged := received - refused - inserted - replaced;
 end $$;
 comment on function tickstock.merge_incoming(text) is
-  'Moves incoming_bars into ohlcv_1min. A bar already there is replaced where it differs. received = inserted + replaced + unchanged + refused; impossible bars go to refused_bars. Two versions in one batch: the earlier counts as unchanged.';
+  'Moves incoming_bars into ohlcv_1min. A bar already there is replaced where it differs. received = inserted + replaced + unchanged + refused; impossible bars go to refused_bars, and refused_rows says which they were, counting from 0. Two versions in one batch: the earlier counts as unchanged.';

@@ -61,6 +61,7 @@ def test_kill_9_of_the_keeper(get_server: MakeServer, installation: Installation
     with Attached(server) as user:
         user.server_started()
         os.kill(keeper_of(server), signal.SIGKILL)
+        eventually(lambda: not server.is_running(), "the keeper is dead")
         assert is_answering(server)  # a new keeper, although the old server may still be ending
     eventually(lambda: not processes_of(server), "the server ends")
 

@@ -211,9 +211,10 @@ def test_close_ends_a_long_wait() -> None:
     assert server.connections == 1
 
 
-def test_a_failing_receiver_is_not_swallowed() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, OSError, TimeoutError])
+def test_a_failing_receiver_is_not_taken_for_a_drop(error: type[Exception]) -> None:
     def fail(frame: bytes, received_at: datetime) -> None:
-        raise ZeroDivisionError
+        raise error
 
     with ScriptedServer(sends_a_bar()) as server:
-        assert failure(server.url, on_frame=fail)[0] == "ZeroDivisionError"
+        assert failure(server.url, on_frame=fail)[0] == error.__name__

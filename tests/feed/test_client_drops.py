@@ -94,6 +94,12 @@ def _close(code: int, reason: str) -> Callable[[Peer], None]:
     return script
 
 
+def _close_and_reset(peer: Peer) -> None:
+    peer.serve()
+    peer.close(1008, "slow consumer")
+    peer.reset()
+
+
 def _reset(peer: Peer) -> None:
     peer.serve()
     peer.reset()
@@ -125,9 +131,10 @@ def _half_open(peer: Peer) -> None:
     [
         (_at_greeting, "connection lost: the other side hung up"),
         (_auth_timeout, "the feed waited in vain for the authentication (auth_timeout: No auth"),
-        (_no_greeting, "no greeting within 0.5 s"),
-        (_no_answer, "no answer to the authentication within 0.5 s"),
+        (_no_greeting, "no greeting within 1 s"),
+        (_no_answer, "no answer to the authentication within 1 s"),
         (_close(1008, "slow consumer"), "closed by the feed: 1008 slow consumer"),
+        (_close_and_reset, "closed by the feed: 1008 slow consumer"),
         (_close(1011, ""), "closed by the feed: 1011"),
         (_close(1000, f"bye {KEY}"), "closed by the feed: 1000 bye ***"),
         (_reset, "connection lost: the other side hung up"),
@@ -138,11 +145,12 @@ def _half_open(peer: Peer) -> None:
 def test_a_drop_is_followed_by_a_new_connection(
     script: Callable[[Peer], None], reason: str
 ) -> None:
-    options = {"answer_timeout": 0.5, "ping_after": 0.2, "ping_timeout": 0.2}
+    options = {"answer_timeout": 1, "ping_after": 0.2, "ping_timeout": 0.5}
     with ScriptedServer(script, sends_a_bar()) as server, running(server.url, **options) as run:
         run.bar()
         assert run.client.state is State.STREAMING
         assert (run.client.connections, run.client.drop_count) == (2, 1)
+        assert run.client.acknowledged == 1
         assert run.client.last_drop is not None
         assert run.client.last_drop.reason.startswith(reason)
         assert run.crowded_backoff.calls.count("next") == 0
@@ -151,6 +159,12 @@ def test_a_drop_is_followed_by_a_new_connection(
 def _crowded_at_greeting(peer: Peer) -> None:
     peer.status(MAX_CONNECTIONS)
     peer.close(1008)
+
+
+def _crowded_before_the_key_is_read(peer: Peer) -> None:
+    peer.status(CONNECTED)
+    peer.status(MAX_CONNECTIONS)
+    peer.reset()
 
 
 def _crowded_after_acknowledgement(peer: Peer) -> None:
@@ -163,6 +177,7 @@ def _crowded_after_acknowledgement(peer: Peer) -> None:
     "script",
     [
         _crowded_at_greeting,
+        _crowded_before_the_key_is_read,
         _crowded_after_acknowledgement,
         _close(1008, "Maximum number of websocket connections exceeded"),
     ],

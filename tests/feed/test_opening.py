@@ -103,6 +103,28 @@ def test_a_silent_server_is_told_in_time() -> None:
         check_unreachable(url, url, "no answer in time. ", answer_timeout=0.3)
 
 
+def test_a_server_that_never_comes_to_an_end_is_told_in_time() -> None:
+    told = threading.Event()
+
+    def babble() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n")
+            while not told.wait(0.02):
+                client.sendall(b"x: y\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE)
+        thread = threading.Thread(target=babble)
+        thread.start()
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
+        try:
+            check_unreachable(url, url, "no answer in time. ", answer_timeout=0.3)
+        finally:
+            told.set()
+            thread.join(DEADLINE)
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "feed", "http://host/", "ws://", "ws:///x", "wss://h:99999/", "ws://h:x/", "ws://[x/"],

@@ -213,14 +213,22 @@ def test_json_that_holds_no_events_is_one_refusal(data: bytes) -> None:
 
 
 def test_long_and_deep_inputs_are_shortened() -> None:
-    deep: Any = json.loads("[" * 900 + "]" * 900)
-    frame = parse({"ev": "AM", "sym": "x" * 10_000}, {**EVENT, "o": deep}, EVENT)
+    frame = parse({"ev": "AM", "sym": "x" * 10_000}, EVENT)
     assert len(frame.refusals[0].payload) == PAYLOAD_LIMIT
     assert frame.refusals[0].payload.endswith("…")
     assert len(frame.bars) == 1
     check_sound(frame)
     long = parse_frame("é" * 10_000 + "\0", NOW).refusals[0].payload
     assert long == "é" * (PAYLOAD_LIMIT - 1) + "…"
+
+
+@pytest.mark.parametrize("depth", [100, 900, 990, 1000, 1010, 1100, 100_000])
+def test_depth_is_survived(depth: int) -> None:
+    event = json.dumps({**EVENT, "o": 424242}).replace("424242", "[" * depth + "]" * depth)
+    frame = parse_frame(f"[{json.dumps(EVENT)}, {event}]", NOW)
+    assert len(frame.refusals) == 1
+    assert frame.refusals[0].reason.startswith(("o is not a finite number", "the frame is not"))
+    check_sound(frame)
 
 
 def test_a_bare_object_is_one_event_and_other_types_are_counted() -> None:

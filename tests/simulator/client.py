@@ -14,7 +14,7 @@ import websocket
 from websocket import ABNF
 
 from tickstock.bars import Bar
-from tickstock.simulator import Minute, RandomMarket, Simulator
+from tickstock.simulator import Minute, RandomMarket, Simulator, ticker_symbols
 
 DEADLINE = 20.0
 """Seconds after which something that must happen has not happened."""
@@ -170,6 +170,21 @@ def as_bar(event: Event) -> Bar:
 def by_key(events: Sequence[Event]) -> dict[tuple[str, datetime], Bar]:
     bars = [as_bar(event) for event in events]
     return {(bar.symbol, bar.ts): bar for bar in bars}
+
+
+class SteadyMarket:
+    """Every symbol has a bar in every minute, day and night, without end."""
+
+    def __init__(self, symbols: int) -> None:
+        self.symbols = ticker_symbols(symbols)
+
+    def minutes(self) -> Iterator[Minute]:
+        ts = MORNING
+        while True:
+            yield Minute(
+                ts, [Bar(name, ts, 10, 11, 9, 10.5, 100, 10.1, 7) for name in self.symbols]
+            )
+            ts += timedelta(minutes=1)
 
 
 class ListMarket:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import pytest
 
@@ -17,7 +18,9 @@ from .client import (
     FAST,
     MORNING,
     Client,
+    Event,
     ListMarket,
+    SteadyMarket,
     as_bar,
     bars_of,
     by_key,
@@ -132,18 +135,12 @@ def test_who_comes_later_gets_bars_from_then_on() -> None:
                 assert as_bar(late.take(1)[0]).ts >= reached
         simulator.pause()
         assert {symbol for symbol, _ in simulator.sent} == {"AAPL", "MSFT"}
-        known = {(bar.symbol, bar.ts): bar for bar in first_bars(source, len(simulator.sent) * 4)}
+        end = simulator.clock
+        assert end
+        played = takewhile(lambda minute: minute.ts <= end, source.minutes())
+        known = {(bar.symbol, bar.ts): bar for minute in played for bar in minute.bars}
         for key, bar in simulator.sent.items():
             assert bar == known[key]._replace(trades=None)
-
-
-def first_bars(source: RandomMarket, number: int) -> list[Bar]:
-    bars: list[Bar] = []
-    for minute in source.minutes():
-        bars += minute.bars
-        if len(bars) >= number:
-            break
-    return bars
 
 
 def test_clients_with_different_wishes_get_the_same_bars() -> None:
@@ -186,19 +183,22 @@ SMALL_BUFFER = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)]
 def test_a_slow_consumer_is_cut_and_nobody_else_notices() -> None:
     # 200,000 events/s of 200 bytes: the kernel's buffers and the queue are full within seconds.
     with (
-        Simulator(market(2_000, ENDLESS), speed=6_000, queue_events=20_000) as simulator,
+        Simulator(SteadyMarket(2_000), speed=6_000, queue_events=20_000) as simulator,
         subscribed(simulator, "AM.AAPL,AM.TSLA") as modest,
         subscribed(simulator, sockopt=SMALL_BUFFER) as slow,
     ):
-        before_cut = []
+        received: list[Event] = []
         while simulator.subscribers == 2:
-            before_cut += modest.take(2)
+            received += modest.take(2)
         events, code = slow.ending()
         assert code == 1008
         assert events[-1]["status"] == "slow_consumer"
         assert by_key(events[:-1]).items() <= simulator.sent.copy().items()
-        stamps = [event["s"] for event in before_cut + modest.take(200)]
-        assert sorted(set(stamps)) == list(range(stamps[0], stamps[-1] + 1, 60_000))
+        received += modest.take(200)
+        assert [event["sym"] for event in received] == ["AAPL", "TSLA"] * (len(received) // 2)
+        begin = received[0]["s"]
+        stamps = [event["s"] for event in received[::2]]
+        assert stamps == [begin + number * 60_000 for number in range(len(stamps))]
 
 
 def test_at_infinite_speed_one_that_stalls_is_cut() -> None:
@@ -228,12 +228,12 @@ def wait_until_stuck(simulator: Simulator) -> None:
 
 
 def test_settle_says_when_a_client_does_not_take_its_bars() -> None:
-    simulator = Simulator(market(5_000, ENDLESS), speed=FAST)
+    simulator = Simulator(SteadyMarket(5_000), speed=FAST)
     with simulator, subscribed(simulator, sockopt=SMALL_BUFFER) as client:
         wait_until_stuck(simulator)
         simulator.pause()
         assert not simulator.settle(0.01)
-        received = []
+        received: list[Event] = []
         while not simulator.settle(0.01):
             received += client.take(simulator.events_sent - len(received))
         received += client.take(simulator.events_sent - len(received))
@@ -263,7 +263,7 @@ def test_stop_closes_connections_and_frees_the_port() -> None:
 
 
 def test_stop_does_not_wait_for_a_client_that_hangs() -> None:
-    simulator = Simulator(market(2_000, ENDLESS), speed=FAST)
+    simulator = Simulator(SteadyMarket(2_000), speed=FAST)
     with simulator, subscribed(simulator, sockopt=SMALL_BUFFER) as stalled:
         wait_until_stuck(simulator)
         begin = time.monotonic()

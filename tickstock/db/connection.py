@@ -1,6 +1,7 @@
 """Connections to the database, with failures that say what to do."""
 
 import re
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import Connection
@@ -20,14 +21,13 @@ def connect(url: str, *, program: str, autocommit: bool = True) -> Connection[Tu
     Raises DatabaseUnavailableError, which names the place (never the password) and the remedy.
     """
     try:
+        given = conninfo_to_dict(url)
         return psycopg.connect(
             url,
             autocommit=autocommit,
-            **{
-                "application_name": f"tickstock {program}",
-                "connect_timeout": conninfo_to_dict(url).get("connect_timeout", CONNECT_TIMEOUT),
-            },
-            options=f"{conninfo_to_dict(url).get('options') or ''} -c timezone=UTC",
+            application_name=f"tickstock {program}",
+            connect_timeout=int(given.get("connect_timeout") or CONNECT_TIMEOUT),
+            options=f"{given.get('options') or ''} -c timezone=UTC".strip(),
         )
     except psycopg.ProgrammingError as error:
         raise DatabaseUnavailableError(
@@ -58,21 +58,30 @@ def first_line(error: BaseException) -> str:
     return line.splitlines()[0].rstrip(".") if line else type(error).__name__
 
 
+def fetch_value(conn: Connection[TupleRow], query: LiteralString, *params: object) -> Any:
+    """The first column of the first row; None where there is no row."""
+    row = conn.execute(query, params).fetchone()
+    return row[0] if row else None
+
+
 def require_schema(conn: Connection[TupleRow]) -> None:
     """Raise SchemaMissingError unless this database holds the schema of this tickstock."""
-    row = conn.execute("select to_regclass('tickstock.migrations')").fetchone()
-    missing = "the database has no tickstock schema" if row is None or row[0] is None else None
-    if missing is None:
+    if fetch_value(conn, "select to_regclass('tickstock.migrations')") is None:
+        missing: str | None = "the database has no tickstock schema"
+    else:
         missing = _outdated(conn)
     if missing:
         raise SchemaMissingError(f"{missing}: run `tickstock db migrate` on {where(conn.info.dsn)}")
 
 
 def _outdated(conn: Connection[TupleRow]) -> str | None:
-    applied = conn.execute("select name, engine from tickstock.migrations").fetchall()
+    applied: dict[str, str] = dict(
+        conn.execute("select name, engine from tickstock.migrations").fetchall()
+    )
     if not applied:
         return "the database has no tickstock schema"
-    names = {name for name, _ in applied}
-    engine = str(applied[0][1])
-    pending = [f.name for f in sqlfiles.files("migrations", engine) if f.name not in names]
-    return f"the schema is older than this tickstock (missing: {', '.join(pending)})" if pending else None
+    engine = next(iter(applied.values()))
+    pending = [f.name for f in sqlfiles.files("migrations", engine) if f.name not in applied]
+    return (
+        f"the schema is older than this tickstock (lacks {', '.join(pending)})" if pending else None
+    )

@@ -16,14 +16,13 @@ from psycopg.rows import TupleRow
 
 import tickstock
 from tickstock import sqlfiles
-from tickstock.db.connection import connect, first_line, where
+from tickstock.db.connection import connect, fetch_value, first_line, where
 from tickstock.errors import TickstockError
 from tickstock.sqlfiles import SqlFile
 
 log = logging.getLogger(__name__)
 
 LOCK = "select pg_advisory_lock(hashtext('tickstock.migrate'))"
-ENGINES = ("community", "apache", "postgres")
 
 
 class Migrated(NamedTuple):
@@ -55,7 +54,9 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
 
 def _apply(conn: Connection[TupleRow]) -> Migrated:
     _run(conn, sqlfiles.read("history.sql"))
-    known = dict(conn.execute("select name, sha256 from tickstock.migrations").fetchall())
+    known: dict[str, str] = dict(
+        conn.execute("select name, sha256 from tickstock.migrations").fetchall()
+    )
     engine = _engine(conn)
     applied = []
     for file in sqlfiles.files("migrations", engine):
@@ -79,21 +80,17 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
 
 
 def _has_schema(conn: Connection[TupleRow]) -> bool:
-    row = conn.execute("select to_regclass('tickstock.migrations') is not null").fetchone()
-    return bool(row and row[0])
+    return fetch_value(conn, "select to_regclass('tickstock.migrations')") is not None
 
 
 def _engine(conn: Connection[TupleRow]) -> str:
     """The engine at the first migration, or the present one: a schema keeps its kind for good."""
-    row = conn.execute("select engine from tickstock.migrations limit 1").fetchone()
-    if row is None:
-        row = conn.execute(
-            "select case when not exists (select from pg_extension where extname = 'timescaledb') then 'postgres'"
-            " when current_setting('timescaledb.license', true) = 'timescale' then 'community'"
-            " else 'apache' end"
-        ).fetchone()
-    assert row is not None
-    return str(row[0])
+    if engine := fetch_value(conn, "select engine from tickstock.migrations limit 1"):
+        return str(engine)
+    if not fetch_value(conn, "select count(*) from pg_extension where extname = 'timescaledb'"):
+        return "postgres"
+    license_ = fetch_value(conn, "select current_setting('timescaledb.license', true)")
+    return "community" if license_ == "timescale" else "apache"
 
 
 def _create_extension(conn: Connection[TupleRow]) -> None:

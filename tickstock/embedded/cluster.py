@@ -58,9 +58,9 @@ def _pid_file(data: Path) -> list[str]:
 
 
 def find_postmaster(data: Path) -> int | None:
-    """The process id of the living server of this data folder."""
+    """The process id of the living server of this data folder, as far as this system tells."""
     lines = _pid_file(data)
-    return int(lines[0]) if lines and works_in(int(lines[0]), data) else None
+    return int(lines[0]) if lines and works_in(int(lines[0]), data) is not False else None
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,16 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Nothing of the caller's PG... or LC_... variables.
-                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"},
+                env=self._environment(),
                 preexec_fn=before_exec(self.root, self.account, death_signal),
             )
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of the caller's PG... or LC_... variables."""
+        plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
+        # The wheel's programs know where these are, but only where /proc is mounted.
+        libraries = list(Path(self.bindir).parents[2].glob("*.libs")) if self.root is None else []
+        return plain | ({"LD_LIBRARY_PATH": str(libraries[0])} if libraries else {})
 
     def _end_previous(self) -> None:
         """Stop a postmaster that outlived its keeper, and forget one that is dead.
@@ -189,6 +195,8 @@ class Cluster:
         """
         pid = find_postmaster(self.data)
         if pid is not None:
+            if not works_in(pid, self.data):
+                return  # it may be anyone: let PostgreSQL decide
             self._end(pid)
         for stale in (self.data / "postmaster.pid", *(Path(self.folder) / "run").iterdir()):
             stale.unlink(missing_ok=True)

@@ -100,27 +100,22 @@ def can_reach(path: Path, account: Account | None) -> bool:
     return asked.returncode == 0
 
 
-def works_in(pid: int, folder: Path) -> bool:
+def works_in(pid: int, folder: Path) -> bool | None:
     """Whether the process lives and `folder` is its working directory (a postmaster's data folder).
 
-    Without /proc, whether it lives and calls itself postgres.
+    None when it lives and this system does not tell what it is (Linux without /proc).
     """
     if Path("/proc/self/cwd").exists():
         try:
             return Path(f"/proc/{pid}/cwd").readlink() == folder.resolve()
         except OSError:
             return False
-    return _calls_itself_postgres(pid)
-
-
-def _calls_itself_postgres(pid: int) -> bool:
-    try:
-        shown = subprocess.run(
-            ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
-        )
-    except OSError:  # a minimal system has no ps
-        return _lives(pid)
-    return "postgres" in shown.stdout
+    if sys.platform == "linux":
+        return None if _lives(pid) else False
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return f"-D {folder} " in shown.stdout
 
 
 def _lives(pid: int) -> bool:

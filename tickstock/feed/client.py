@@ -167,8 +167,6 @@ class FeedClient:
             if self._authenticate(socket):
                 self._subscribe(socket)
                 self._drain(socket)
-        except CONNECTION_ERRORS as error:
-            raise _DroppedError(f"connection lost: {describe(error)}") from None
         finally:
             with suppress(*CONNECTION_ERRORS):
                 socket.send_close()
@@ -254,6 +252,8 @@ class FeedClient:
                 pinged = self._check_pulse(socket, pinged)
                 yield None
                 continue
+            except CONNECTION_ERRORS as error:
+                raise _DroppedError(f"connection lost: {describe(error)}") from None
             if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
                 yield data
             elif opcode == ABNF.OPCODE_CLOSE:
@@ -268,7 +268,8 @@ class FeedClient:
         if now - pinged >= self._ping_timeout:
             raise _DroppedError(f"dead: silent for {silent:.1f} s, and no answer to a ping")
         if pinged == math.inf and silent >= self._ping_after:
-            socket.ping()
+            with suppress(*CONNECTION_ERRORS):  # the next read will tell
+                socket.ping()
             return now
         return pinged
 

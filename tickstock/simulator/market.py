@@ -5,7 +5,7 @@ A market is anything with `symbols` and `minutes()`; here is the random one.
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import compress, count, islice, repeat
+from itertools import chain, compress, count, islice, repeat
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
@@ -73,9 +73,9 @@ def default_start(now: datetime) -> datetime:
 def ticker_symbols(number: int) -> tuple[str, ...]:
     """The first `number` tickers: well-known ones, then invented ones; always the same, unique."""
     invented = (ticker for ticker in _invented_tickers() if ticker not in KNOWN_TICKERS)
-    symbols = (*KNOWN_TICKERS[:number], *islice(invented, max(0, number - len(KNOWN_TICKERS))))
+    symbols = tuple(islice(chain(KNOWN_TICKERS, invented), max(0, number)))
     if not symbols or len(symbols) < number:
-        raise ValueError(f"{number} symbols: give a number from 1 to {len(symbols):,}")
+        raise ValueError(f"{number} symbols are not possible: give a number from 1 to 474,000")
     return symbols
 
 

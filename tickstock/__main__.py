@@ -1,0 +1,3 @@
+from tickstock.cli import main
+
+main(prog_name="tickstock")

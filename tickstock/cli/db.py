@@ -1,0 +1,135 @@
+"""`tickstock db …`."""
+
+import logging
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from tickstock.cli import options
+from tickstock.db import migrate as migrations
+from tickstock.db.connection import connect
+from tickstock.db.source import DBNAME, DEMO_DBNAME, database
+from tickstock.db.status import status as read_status
+from tickstock.embedded.server import psql_command
+
+log = logging.getLogger(__name__)
+
+
+@click.group()
+def db() -> None:
+    """The database: its schema, its state, a shell."""
+
+
+@db.command()
+@click.option(
+    "--without-timescaledb",
+    is_flag=True,
+    help="Use plain tables even where the server offers TimescaleDB.",
+)
+@options.database_url
+@options.verbosity
+def migrate(without_timescaledb: bool, database_url: str | None) -> None:
+    """Install or upgrade the schema. Safe to repeat, and to run many times at once.
+
+    \b
+    Example: tickstock db migrate --database-url postgresql://me@db.example/market
+    """
+    with database(database_url) as source:
+        done = migrations.migrate(source.url, use_timescaledb=not without_timescaledb)
+        what = f"applied {', '.join(done.applied)}" if done.applied else "nothing to do"
+        click.echo(f"engine {done.engine}: {what}")
+
+
+@db.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@options.database_url
+@options.verbosity
+def status(as_json: bool, database_url: str | None) -> None:
+    """Say which engine it is, how large the tables are and how fresh.
+
+    \b
+    Example: tickstock db status --json | jq .freshness
+    """
+    with database(database_url) as source, connect(source.url, program="status") as conn:
+        told = read_status(conn)
+    if as_json:
+        click.echo(orjson.dumps(told, option=orjson.OPT_UTC_Z))
+    else:
+        _show(told)
+
+
+@db.command(context_settings={"ignore_unknown_options": True})
+@click.option("--demo", is_flag=True, help="The embedded database that the latest demo left.")
+@click.argument("arguments", nargs=-1, metavar="[PSQL-ARGUMENTS]...")
+@options.database_url
+def shell(demo: bool, arguments: tuple[str, ...], database_url: str | None) -> None:
+    """Open psql on the database; an embedded one runs for as long as psql does.
+
+    \b
+    Example: tickstock db shell -c "select * from ohlcv_5min order by ts desc limit 5"
+    """
+    options.set_up_logging(logging.WARNING)
+    with database(database_url, dbname=DEMO_DBNAME if demo else DBNAME) as source:
+        if source.installation:
+            command = psql_command(source.installation, source.url)
+        else:
+            command = ["psql", *([source.url] if source.url else [])]
+        try:
+            done = subprocess.run([*command, *arguments], env=os.environ, check=False)
+        except FileNotFoundError:
+            raise click.ClickException(
+                "psql is not installed: apt install postgresql-client, or use any other client"
+            ) from None
+    sys.exit(done.returncode)
+
+
+def _show(told: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    versions = told["versions"]
+    extension = f" with TimescaleDB {versions['timescaledb']}" if versions["timescaledb"] else ""
+    console.print(
+        f"[bold]{told['engine']}[/]: PostgreSQL {versions['postgresql']}{extension}, "
+        f"schema of tickstock {versions['tickstock']}"
+    )
+    if told["engine"] != told["schema_made_for"]:
+        console.print(
+            f"The schema was made for the engine {told['schema_made_for']}, and stays so."
+        )
+    table = Table("relation", box=None)
+    for column in ("rows, about", "size", "chunks"):
+        table.add_column(column, justify="right")
+    for relation in told["relations"]:
+        table.add_row(
+            relation["relation"],
+            f"{relation['approximate_rows']:,}",
+            _size(relation["bytes"]),
+            str(relation["chunks"] or ""),
+        )
+    console.print(table)
+    fresh = told["freshness"]
+    clock: datetime | None = fresh["feed_clock"]
+    console.print(
+        f"feed's clock        {f'{clock.astimezone(UTC):%Y-%m-%d %H:%M} UTC' if clock else 'no bar yet'}"
+    )
+    for label, key in (
+        ("half hours to refresh", "dirty_half_hours"),
+        ("candles to scan", "candles_to_scan"),
+        ("events to publish", "events_to_publish"),
+        ("refused in 24 hours", "refused_today"),
+    ):
+        console.print(f"{label:<22}{fresh[key]:,}")
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TB"

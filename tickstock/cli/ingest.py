@@ -1,0 +1,54 @@
+"""`tickstock ingest`."""
+
+import click
+
+from tickstock.cli import options
+from tickstock.db.source import database
+from tickstock.feed.client import FeedClient
+from tickstock.ingest.pipeline import Ingest
+
+
+@click.command()
+@click.option(
+    "--symbols",
+    required=True,
+    envvar="TICKSTOCK_SYMBOLS",
+    show_envvar=True,
+    metavar="LIST",
+    help="Tickers, separated by commas, or '*' for all.",
+)
+@options.feed_url
+@options.api_key
+@options.database_url
+@options.redis_url
+@options.verbosity
+def ingest(
+    symbols: str,
+    feed_url: str,
+    api_key: str | None,
+    database_url: str | None,
+    redis_url: str | None,
+) -> None:
+    """Store the feed's minute bars, until Ctrl-C.
+
+    \b
+    Example: MASSIVE_API_KEY=… tickstock ingest --symbols AAPL,TSLA
+    """
+    if not api_key:
+        raise click.UsageError(
+            "no API key: set MASSIVE_API_KEY (or POLYGON_API_KEY). "
+            "Without an account, try `tickstock demo` or `tickstock simulate`."
+        )
+    tickers = [ticker.strip() for ticker in symbols.split(",") if ticker.strip()]
+    if not tickers:
+        raise click.UsageError(f"--symbols {symbols!r} names no ticker; try AAPL,TSLA or '*'")
+    with database(database_url) as source:
+        pipeline = Ingest(
+            source.url,
+            lambda on_frame, stop: FeedClient(
+                feed_url, api_key, tickers, on_frame=on_frame, stop=stop
+            ),
+            redis_url=redis_url,
+        )
+        options.stop_on_signals(pipeline.stop)
+        pipeline.run()

@@ -1,0 +1,36 @@
+"""`tickstock load`."""
+
+import click
+
+from tickstock.cli import options
+from tickstock.db.connection import connect, require_schema
+from tickstock.db.source import database
+from tickstock.ingest.load import load_file
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@options.database_url
+@options.verbosity
+def load(files: tuple[str, ...], database_url: str | None) -> None:
+    """Load the vendor's minute flat files (.csv, .csv.gz, - for standard input).
+
+    Loading a file again changes nothing. Loaded history is not scanned for patterns.
+
+    \b
+    Example: tickstock load 2025-11-*.csv.gz
+    """
+    with database(database_url) as source, connect(source.url, program="load") as conn:
+        require_schema(conn)
+        for file in files:
+            counts = load_file(conn, file)
+            click.echo(
+                f"{file}: {counts.received:,} bars = {counts.inserted:,} new"
+                f" + {counts.replaced:,} replaced + {counts.unchanged:,} unchanged"
+                f" + {counts.refused:,} refused"
+            )
+            if counts.refused:
+                click.echo(
+                    "  why: select reason, payload from refused_bars order by id desc", err=True
+                )
+        conn.execute("call ohlcv_refresh()")

@@ -1,0 +1,86 @@
+"""`tickstock simulate`."""
+
+import logging
+import threading
+from datetime import UTC, datetime
+
+import click
+
+from tickstock.cli import options
+from tickstock.simulator import RandomMarket, ReplayMarket, Simulator
+from tickstock.simulator.market import Market
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="Port on the loopback interface; 0 for any free one.",
+)
+@click.option(
+    "--symbols",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="How many symbols the random market has.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="The same seed, the same market."
+)
+@click.option(
+    "--start",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+    metavar="UTC",
+    help="When the random market begins (UTC); else 08:30 New York of the latest weekday that is over.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="X",
+    help="How many times faster than real time.",
+)
+@click.option("--replay", is_flag=True, help="Play the vendor's minute flat files given as FILES.")
+@click.option("--key", default="simulator", show_default=True, help="The API key that is accepted.")
+@click.argument("files", nargs=-1, metavar="[FILES]...")
+@options.verbosity
+def simulate(
+    port: int,
+    symbols: int,
+    seed: int,
+    start: datetime | None,
+    speed: float,
+    replay: bool,
+    key: str,
+    files: tuple[str, ...],
+) -> None:
+    """Be the feed: a local server that speaks the vendor's protocol, for when the market is closed.
+
+    \b
+    Example: tickstock simulate --symbols 500 --speed 60
+             MASSIVE_API_KEY=simulator tickstock ingest --symbols '*' \\
+               --feed-url ws://127.0.0.1:8765/stocks
+    """
+    if replay != bool(files):
+        raise click.UsageError("--replay takes the files to play: --replay minute_aggs_*.csv.gz")
+    market: Market = (
+        ReplayMarket(files)
+        if files
+        else RandomMarket(symbols, seed=seed, start=start.replace(tzinfo=UTC) if start else None)
+    )
+    stop = threading.Event()
+    options.stop_on_signals(stop)
+    with Simulator(market, port=port, keys=[key], speed=speed) as simulator:
+        click.echo(f"{simulator.url} (key: {key}); the market opens with the first subscriber")
+        while not stop.wait(0.2):
+            if simulator.finished.is_set():
+                simulator.settle()
+                click.echo("the market has ended")
+                break
+        click.echo(f"{len(simulator.sent):,} bars were sent")

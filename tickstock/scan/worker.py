@@ -1,0 +1,97 @@
+"""`tickstock scan`: scan whenever bars arrive, for as long as we are let."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.db.connection import connect, first_line, require_schema
+from tickstock.errors import DatabaseUnavailableError
+from tickstock.feed.backoff import Backoff
+from tickstock.patterns import Pattern
+from tickstock.scan.publisher import Publisher
+from tickstock.scan.scanner import Scanner
+
+log = logging.getLogger(__name__)
+
+POLL = 1.0
+"""Seconds between scans when nobody notifies: a notification only shortens the wait."""
+REPORT_EVERY = 10.0
+
+
+class ScanWorker:
+    """Scans until `stop` is set; after a lost database it comes back when the database does."""
+
+    def __init__(
+        self, url: str, patterns: Sequence[Pattern], *, redis_url: str | None = None
+    ) -> None:
+        self.stop = threading.Event()
+        self.candles = 0
+        self.events = 0
+        self._url = url
+        self._scanner = Scanner(patterns, to_redis=redis_url is not None)
+        self._publisher = Publisher(url, redis_url, self.stop) if redis_url else None
+        self._report_at = time.monotonic() + REPORT_EVERY
+
+    def run(self) -> None:
+        """Raises DatabaseUnavailableError or SchemaMissingError at the start only."""
+        conn = self._open()
+        if self._publisher:
+            self._publisher.start()
+        else:
+            log.info("no Redis: events go by NOTIFY alone (set TICKSTOCK_REDIS_URL)")
+        backoff = Backoff(first=0.2, cap=5.0)
+        while not self.stop.is_set():
+            try:
+                with conn:
+                    self._scan_until_stopped(conn, backoff)
+            except psycopg.OperationalError as error:
+                log.warning("database gone, will try again: %s", first_line(error))
+                conn = self._reopen(backoff) or conn
+        if self._publisher:
+            self._publisher.wake()
+            self._publisher.join(timeout=10)
+        log.info("%s", self.summary())
+
+    def summary(self) -> str:
+        return f"{self.candles:,} candles scanned, {self.events:,} events"
+
+    def _open(self) -> Connection[TupleRow]:
+        conn = connect(self._url, program="scan")
+        require_schema(conn)
+        conn.execute("listen tickstock_bars")
+        return conn
+
+    def _reopen(self, backoff: Backoff) -> Connection[TupleRow] | None:
+        while not self.stop.wait(backoff.next()):
+            try:
+                return self._open()
+            except DatabaseUnavailableError as error:
+                log.debug("still gone: %s", error)
+        return None
+
+    def _scan_until_stopped(self, conn: Connection[TupleRow], backoff: Backoff) -> None:
+        while not self.stop.is_set():
+            while self._scan(conn) and not self.stop.is_set():
+                backoff.reset()
+            self._report()
+            # In short waits, so that a signal ends them.
+            for _ in conn.notifies(timeout=min(POLL, 0.5), stop_after=1):
+                pass
+
+    def _scan(self, conn: Connection[TupleRow]) -> bool:
+        scanned = self._scanner.scan(conn)
+        self.candles += scanned.candles
+        self.events += scanned.events
+        if scanned.events and self._publisher:
+            self._publisher.wake()
+        return scanned.candles > 0
+
+    def _report(self) -> None:
+        if time.monotonic() >= self._report_at:
+            log.info("%s", self.summary())
+            self._report_at = time.monotonic() + REPORT_EVERY
