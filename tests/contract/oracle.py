@@ -1,0 +1,119 @@
+"""What the candles must be, worked out in pandas and exchange_calendars from the bars alone."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from functools import cache
+from typing import Any, NamedTuple
+
+import exchange_calendars
+import pandas as pd
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.timeframes import TIMEFRAMES
+
+NEW_YORK = "America/New_York"
+COLUMNS = ["symbol", "ts", "open", "high", "low", "close", "volume", "vwap", "trades"]
+LARGER = TIMEFRAMES[1:]
+
+
+class Snapshot(NamedTuple):
+    bars: pd.DataFrame
+    candles: dict[str, list[TupleRow]]
+
+
+def read_snapshot(conn: Connection[TupleRow]) -> Snapshot:
+    """Bars and all larger candles as of one moment."""
+    with conn.transaction():
+        conn.execute("set transaction isolation level repeatable read")
+        bars = conn.execute(
+            "select symbol, ts, open, high, low, close, volume, vwap, trades from ohlcv_1min"
+        ).fetchall()
+        candles = {
+            timeframe: conn.execute(
+                f"select * from ohlcv_{timeframe} order by symbol, ts"  # type: ignore[arg-type]
+            ).fetchall()
+            for timeframe in LARGER
+        }
+    return Snapshot(pd.DataFrame(bars, columns=COLUMNS), candles)
+
+
+def differences(snapshot: Snapshot, holidays: Iterable[str] = ()) -> list[str]:
+    """Where the candles are not what the bars make them, in words; holidays: days taken off."""
+    wrong = []
+    for timeframe in LARGER:
+        wanted = candles(snapshot.bars, timeframe, frozenset(holidays))
+        got = {(row[0], row[1]): row[2:] for row in snapshot.candles[timeframe]}
+        if len(got) != len(snapshot.candles[timeframe]):
+            wrong.append(f"{timeframe}: a candle is there twice")
+        wrong.extend(
+            f"{timeframe} {key}: wanted {wanted.get(key)}, got {got.get(key)}"
+            for key in sorted(wanted.keys() | got.keys())
+            if not _same(wanted.get(key), got.get(key))
+        )
+    return wrong
+
+
+def candles(bars: pd.DataFrame, timeframe: str, holidays: frozenset[str]) -> dict[Any, Any]:
+    """Candles by (symbol, start): open, high, low, close, volume, vwap, trades, bars."""
+    if bars.empty:
+        return {}
+    bars = bars.sort_values("ts")
+    if timeframe in ("daily", "weekly", "monthly"):
+        bars = bars[_in_session(bars["ts"], holidays)]
+    starts = _starts(bars["ts"], timeframe)
+    return {
+        (symbol, start.to_pydatetime()): _candle(group)
+        for (symbol, start), group in bars.groupby([bars["symbol"], starts])
+    }
+
+
+def _candle(group: pd.DataFrame) -> tuple[Any, ...]:
+    volume = sum(group["volume"], Decimal(0))
+    vwap = trades = None
+    if group["vwap"].notna().all() and volume:
+        vwap = sum((v * w for v, w in zip(group["volume"], group["vwap"], strict=True)), Decimal(0))
+        vwap /= volume
+    if group["trades"].notna().all():
+        trades = int(group["trades"].sum())
+    prices = (group["open"].iloc[0], max(group["high"]), min(group["low"]), group["close"].iloc[-1])
+    return (*prices, volume, vwap, trades, len(group))
+
+
+def _same(wanted: Any, got: Any) -> bool:
+    if wanted is None or got is None:
+        return wanted is got
+    *numbers, vwap, trades, bars = wanted
+    *got_numbers, got_vwap, got_trades, got_bars = got
+    same_vwap = vwap == got_vwap or (
+        # A quotient has no last digit: the database gives at least 16.
+        vwap is not None and got_vwap is not None and abs(vwap - got_vwap) < Decimal("1e-12")
+    )
+    return (numbers, trades, bars) == (got_numbers, got_trades, got_bars) and same_vwap
+
+
+def _starts(ts: "pd.Series[Any]", timeframe: str) -> "pd.Series[Any]":
+    if timeframe in ("5min", "15min", "30min", "1hour"):
+        return ts.dt.floor(timeframe.replace("1hour", "1h"))
+    local = ts.dt.tz_convert(NEW_YORK).dt.tz_localize(None)
+    if timeframe == "4hour":
+        local = local.dt.floor("4h")
+    elif timeframe == "daily":
+        local = local.dt.normalize()
+    elif timeframe == "weekly":
+        local = local.dt.normalize() - pd.to_timedelta(local.dt.day_of_week, unit="D")
+    else:
+        local = local.dt.to_period("M").dt.start_time
+    return local.dt.tz_localize(NEW_YORK).dt.tz_convert("UTC")
+
+
+def _in_session(ts: "pd.Series[Any]", holidays: frozenset[str]) -> "pd.Series[bool]":
+    days = ts.dt.tz_convert(NEW_YORK).dt.tz_localize(None).dt.normalize()
+    schedule = _schedule()
+    opens, closes = days.map(schedule["open"]), days.map(schedule["close"])
+    return (ts >= opens) & (ts < closes) & ~days.astype(str).isin(holidays)
+
+
+@cache
+def _schedule() -> pd.DataFrame:
+    return exchange_calendars.get_calendar("XNYS", start="1990-01-01", end="2040-12-31").schedule
