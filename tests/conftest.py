@@ -7,9 +7,10 @@ a migrated template. The servers are real: embedded ones, or the one that a sett
         a server of that engine where databases may be created and dropped
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 
 import psycopg
@@ -22,6 +23,7 @@ from tickstock.db.connection import connect
 from tickstock.db.migrate import migrate
 from tickstock.embedded.installations import Installation, find_installations
 from tickstock.embedded.server import EmbeddedServer
+from tickstock.errors import TickstockError
 
 ENGINES = ("postgres", "apache", "community")
 HOW_TO_GET = {
@@ -29,6 +31,10 @@ HOW_TO_GET = {
     "apache": "scripts/timescaledb",
     "community": "install TimescaleDB's community edition, or set TICKSTOCK_TEST_COMMUNITY_URL",
 }
+
+
+# The same in each run of a checkout, so that a killed run's data is found, and removed, by the next.
+SERVER_NAME = "tests-" + hashlib.sha256(__file__.encode()).hexdigest()[:8]
 
 
 def _setting(engine: str) -> str | None:
@@ -98,6 +104,11 @@ def _dbname(url: str) -> str:
         return conn.info.dbname
 
 
+def _destroy(server: EmbeddedServer) -> None:
+    with suppress(TickstockError):  # another run of this checkout still uses it
+        server.destroy()
+
+
 @pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each engine in turn."""
@@ -108,8 +119,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
             installation = _installation(name)
             if installation is None:
                 pytest.skip(f"no server of engine {name}: {HOW_TO_GET[name]}")
-            server = EmbeddedServer(installation, f"tests-{os.getpid()}", durable=False)
-            stack.callback(server.destroy)
+            server = EmbeddedServer(installation, SERVER_NAME, durable=False)
+            stack.callback(_destroy, server)
             dsn = stack.enter_context(server.attached())
         engine = Engine(name, dsn)
         yield engine

@@ -5,7 +5,9 @@ never holds anything up: the database is the record.
 """
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from tickstock.errors import TickstockError
 
@@ -18,12 +20,21 @@ __all__ = ["DATA_CHANNEL", "PATTERNS_CHANNEL", "RedisError", "client", "require"
 def client(url: str) -> redis.Redis:
     """A client that connects when first used. TickstockError for a URL that is none."""
     try:
-        return redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
-    except ValueError as error:
+        connection = redis.Redis.from_url(
+            url,
+            socket_connect_timeout=5,
+            socket_timeout=5,
+            # At once, for a connection gone stale. Who waits for a server does so interruptibly.
+            retry=Retry(NoBackoff(), 1),
+        )
+        connection.connection_pool.make_connection()  # else unknown options show at the first use
+    except (TypeError, ValueError):
+        # What redis-py says may quote a password.
         raise TickstockError(
-            f"--redis-url (TICKSTOCK_REDIS_URL) can't be read: {error}. "
-            "Expected something like redis://host:6379/0"
-        ) from error
+            "--redis-url (TICKSTOCK_REDIS_URL) can't be read; expected something like "
+            "redis://user:password@host:6379/0, with special characters percent-encoded"
+        ) from None
+    return connection
 
 
 def require(url: str) -> redis.Redis:
@@ -32,14 +43,15 @@ def require(url: str) -> redis.Redis:
     try:
         connection.ping()
     except RedisError as error:
+        gist = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise TickstockError(
-            f"no Redis at {_where(url)}: {str(error).splitlines()[0]}. Start it, or correct "
+            f"no Redis at {_where(url)}: {gist}. Start it, or correct "
             "--redis-url (TICKSTOCK_REDIS_URL); without one, tickstock does without Redis."
         ) from error
     return connection
 
 
 def _where(url: str) -> str:
-    """The URL without user and password."""
-    scheme, _, rest = url.partition("://")
+    """The URL without user, password and options."""
+    scheme, _, rest = url.partition("?")[0].partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

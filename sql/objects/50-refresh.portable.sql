@@ -26,7 +26,7 @@ end $$;
 comment on function tickstock.rematerialize(text, text, text[], timestamptz[]) is
   'Computes the candles of one timeframe that these half hours touch, and stores what differs. key: the unit computed at once.';
 
-create or replace function tickstock.refresh_batch(up_to timestamptz, most integer) returns bigint
+create or replace function tickstock.refresh_batch(up_to timestamptz, newest bigint, most integer) returns bigint
 language plpgsql
 as $$
 declare
@@ -41,7 +41,7 @@ begin
   -- meanwhile stay, and keep their candles live.
   with gone as (
     delete from tickstock.dirty where ctid = any (array(
-      select ctid from tickstock.dirty where granule < up_to order by id limit most))
+      select ctid from tickstock.dirty where granule < up_to and id <= newest order by id limit most))
     returning symbol, granule
   ), distinct_marks as (
     select distinct symbol, granule from gone order by 1, 2
@@ -56,8 +56,8 @@ begin
     from (select timeframe from public.timeframes where timeframe <> '1min' order by position) t;
   return taken;
 end $$;
-comment on function tickstock.refresh_batch(timestamptz, integer) is
-  'Refreshes up to that many marks whose half hour begins before up_to; returns how many there were.';
+comment on function tickstock.refresh_batch(timestamptz, bigint, integer) is
+  'Refreshes up to that many marks, none newer than newest, whose half hours begin before up_to; returns how many there were.';
 
 create or replace procedure ohlcv_refresh()
 language plpgsql
@@ -65,9 +65,11 @@ as $$
 declare
   -- A half hour that is still forming would be dirty again a minute later: it stays live.
   up_to timestamptz := public.candle_start('30min', public.feed_clock());
+  -- Writers go on meanwhile: what they add is for the next refresh, or this one would never end.
+  newest bigint := (select max(id) from tickstock.dirty);
 begin
   loop
-    exit when tickstock.refresh_batch(up_to, 50000) = 0;
+    exit when tickstock.refresh_batch(up_to, newest, 50000) = 0;
     commit;
   end loop;
   perform pg_advisory_xact_lock(hashtext('tickstock.refresh'));

@@ -1,36 +1,56 @@
 -- How scanners share the work: candles are taken from the queue by whoever comes first, and what was
--- taken, what was found and what follows is one transaction. A scanner that dies gives its share back.
+-- taken, what follows and what was found is one transaction. A scanner that dies gives its share back.
+
+create index if not exists scan_queue_candle_idx on tickstock.scan_queue (symbol, timeframe, ts);
+comment on index tickstock.scan_queue_candle_idx is
+  'Entries of one candle: it has one for each of its parts, and a scanner takes all of them at once.';
+
+-- A session ends on a half hour, on half days in the middle of a 4hour candle.
+update timeframes set made_from = '30min' where timeframe = 'daily' and made_from <> '30min';
 
 create or replace function tickstock.take_candles(most integer)
 returns table (timeframe text, symbol text, ts timestamptz)
 language sql
+-- The queue's size jumps, and no plan may depend on an old guess of it.
+set enable_seqscan = off
 begin atomic
-  with taken as (
-    -- A candle is taken when it is complete: when a bar of a later minute shows that its last minute has been sent.
+  with ready as materialized (
+    -- A candle is complete when a bar of a later minute shows that its last minute has been sent.
+    select q.timeframe, q.symbol, q.ts from tickstock.scan_queue q
+    where q.ready_at <= (select max(b.ts) from public.ohlcv_1min b)
+    order by q.ready_at, q.id limit most for update skip locked
+  ), taken as (
+    -- With all entries of these candles: what they told has been seen, and need not be scanned again.
     delete from tickstock.scan_queue where ctid = any (array(
-      select ctid from tickstock.scan_queue
-      where ready_at <= (select max(ts) from public.ohlcv_1min)
-      order by ready_at, id limit most for update skip locked))
+      select q.ctid from (select distinct r.timeframe, r.symbol, r.ts from ready r) c
+      cross join lateral (
+        select e.ctid from tickstock.scan_queue e
+        where e.symbol = c.symbol and e.timeframe = c.timeframe and e.ts = c.ts for update skip locked) q))
     returning timeframe, symbol, ts
   )
-  select distinct timeframe, symbol, ts from taken;
+  select distinct t.timeframe, t.symbol, t.ts from taken t order by t.timeframe, t.symbol, t.ts;
 end;
 comment on function tickstock.take_candles(integer) is
-  'Takes up to that many complete candles from the queue, each once. Several scanners may call it at the same time; a rollback gives the candles back.';
+  'Takes complete candles from the queue: those of its first so many entries, each with all its entries. Several scanners may call it at the same time; a rollback gives the candles back.';
 
 create or replace function tickstock.queue_larger(timeframes text[], symbols text[], starts timestamptz[]) returns bigint
 language sql
 begin atomic
-  -- A candle whose last part is complete is complete itself; otherwise the feed's clock will say when.
   with larger as (
-    select distinct t.timeframe, u.symbol, candle_start(t.timeframe, u.ts) as ts,
-      case when candle_complete_at(u.timeframe, u.ts) >= candle_complete_at(t.timeframe, candle_start(t.timeframe, u.ts))
-           then '-infinity' else candle_complete_at(t.timeframe, candle_start(t.timeframe, u.ts)) end as ready_at
+    select distinct t.timeframe, u.symbol, candle_start(t.timeframe, u.ts) as ts, candle_complete_at(u.timeframe, u.ts) as known_until
     from unnest(timeframes, symbols, starts) u (timeframe, symbol, ts)
     join public.timeframes t on t.made_from = u.timeframe
+    -- What lies outside the session is no part of the day.
+    where t.timeframe <> 'daily' or exists (
+      select from public.trading_days d
+      where d.day = (u.ts at time zone 'America/New_York')::date and u.ts >= d.opens_at and u.ts < d.closes_at)
   ), queued as (
     insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
-    select timeframe, symbol, ts, ready_at from larger order by ready_at, timeframe, symbol, ts
+    -- A candle whose last part is complete is complete itself; otherwise the feed's clock will say when.
+    select l.timeframe, l.symbol, l.ts, case when c.known_until >= c.complete_at then '-infinity' else c.complete_at end
+    from larger l
+    cross join lateral (select l.known_until, candle_complete_at(l.timeframe, l.ts) as complete_at offset 0) c
+    order by 4, 1, 2, 3
     returning 1
   )
   select count(*) from queued;
@@ -41,9 +61,22 @@ comment on function tickstock.queue_larger(text[], text[], timestamptz[]) is
 -- One function a timeframe: a plan of its own, on the one relation it needs.
 do $$
 declare
-  tf text;
+  tf record;
 begin
-  for tf in select timeframe from timeframes loop
+  for tf in
+    select timeframe,
+      -- Where to begin to read. Without a lower bound a view makes all candles of the symbol for the last few.
+      case when timeframe = '1min' then $q$select '-infinity'::timestamptz as since$q$
+      else format($q$
+        -- Of the last materialized candles at most the dirty ones are gone, %2$s in a half hour.
+        select coalesce((
+          select m.ts from tickstock.candles_%1$s m where m.symbol = u.symbol and m.ts <= u.ts order by m.ts desc
+          offset length - 1 + %2$s * (select count(distinct d.granule) from tickstock.dirty d where d.symbol = u.symbol)
+          limit 1), '-infinity') as since $q$,
+        timeframe, greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer))
+      end as bound
+    from timeframes
+  loop
     execute format($q$
       create or replace function tickstock.windows_%1$s(symbols text[], ends timestamptz[], length integer)
       returns table (symbol text, ts timestamptz, price numeric, starts float8[], opens float8[], highs float8[],
@@ -52,38 +85,44 @@ begin
       begin atomic
         select u.symbol, u.ts, w.price, w.starts, w.opens, w.highs, w.lows, w.closes, w.volumes
         from unnest(symbols, ends) u (symbol, ts)
+        cross join lateral (%2$s) b
         cross join lateral (
-          select max(c.ts) as last, (array_agg(c.close order by c.ts desc))[1] as price,
+          -- All in one order, for which one sort is enough.
+          select max(c.close) filter (where c.ts = u.ts) as price,
             array_agg(extract(epoch from c.ts)::float8 order by c.ts) as starts,
             array_agg(c.open::float8 order by c.ts) as opens, array_agg(c.high::float8 order by c.ts) as highs,
             array_agg(c.low::float8 order by c.ts) as lows, array_agg(c.close::float8 order by c.ts) as closes,
             array_agg(c.volume::float8 order by c.ts) as volumes
-          from (select * from public.ohlcv_%1$s o where o.symbol = u.symbol and o.ts <= u.ts
+          from (select * from public.ohlcv_%1$s o where o.symbol = u.symbol and o.ts >= b.since and o.ts <= u.ts
                 order by o.ts desc limit length) c) w
-        where w.last = u.ts;
-      end $q$, tf);
-    execute format('comment on function tickstock.windows_%s(text[], timestamptz[], integer) is %L', tf,
-      format('For each symbol its last %s candles up to the one that begins at ends, oldest first, as arrays for the pattern functions; no row where that candle does not exist.', tf));
+        where w.price is not null;
+      end $q$, tf.timeframe, tf.bound);
+    execute format('comment on function tickstock.windows_%s(text[], timestamptz[], integer) is %L', tf.timeframe,
+      format('For each symbol its last %s candles up to the one that begins at ends, oldest first, as arrays for the pattern functions; no row where that candle does not exist.', tf.timeframe));
   end loop;
 end $$;
 
-create or replace function tickstock.record_event(pattern text, symbol text, timeframe text, ts timestamptz,
-                                                  direction text, price numeric, details jsonb, to_redis boolean)
+create or replace function tickstock.record_events(patterns text[], symbols text[], timeframes text[], starts timestamptz[],
+                                                   directions text[], prices numeric[], details jsonb[], to_redis boolean)
 returns bigint
 language plpgsql
 as $$
 declare
-  event public.events;
+  recorded bigint;
 begin
-  insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, details, published_at)
-  values (record_event.pattern, record_event.symbol, record_event.timeframe, record_event.ts, record_event.direction,
-          record_event.price, record_event.details, case when not to_redis then clock_timestamp() end)
-  on conflict on constraint events_once do nothing
-  returning * into event;
-  if event.id is not null then
-    perform pg_notify('tickstock_patterns', tickstock.event_payload(event)::text);
-  end if;
-  return event.id;
+  -- Ids become visible in their order: who has read up to one has missed none before it.
+  perform pg_advisory_xact_lock(hashtext('tickstock.events'));
+  with fresh as (
+    insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, details, published_at)
+    select u.*, case when not to_redis then clock_timestamp() end
+    from unnest(patterns, symbols, timeframes, starts, directions, prices, details)
+      u (pattern, symbol, timeframe, ts, direction, price, details)
+    order by u.ts, u.symbol, u.timeframe, u.pattern
+    on conflict on constraint events_once do nothing
+    returning e as event
+  )
+  select count(pg_notify('tickstock_patterns', tickstock.event_payload(f.event)::text)) into recorded from fresh f;
+  return recorded;
 end $$;
-comment on function tickstock.record_event(text, text, text, timestamptz, text, numeric, jsonb, boolean) is
-  'Records an event, unless it is there already (then null), and notifies the channel tickstock_patterns at commit. to_redis: leave it marked as unpublished for the publisher.';
+comment on function tickstock.record_events(text[], text[], text[], timestamptz[], text[], numeric[], jsonb[], boolean) is
+  'Records events, except those there already, notifies the channel tickstock_patterns at commit, and returns how many were new. To be called last in a transaction: until its end, other scanners wait with theirs. to_redis: leave them marked as unpublished for the publisher.';

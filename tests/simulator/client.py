@@ -3,7 +3,7 @@
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -109,14 +109,6 @@ class Client:
 
     def take(self, number: int) -> list[Event]:
         return list(islice(self.bars(), number))
-
-    def take_until(self, enough: Callable[[Event], bool]) -> list[Event]:
-        taken = []
-        for event in self.bars():
-            taken.append(event)
-            if enough(event):
-                break
-        return taken
 
     def take_acknowledgement(self, message: str) -> list[Event]:
         """Everything before the status of that message, which is next after bars only."""

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -9,15 +11,18 @@ from typing import Any
 
 import click
 import orjson
+from psycopg.conninfo import make_conninfo
 from rich.console import Console
 from rich.table import Table
 
 from tickstock.cli import options
 from tickstock.db import migrate as migrations
-from tickstock.db.connection import connect
-from tickstock.db.source import DBNAME, DEMO_DBNAME, database
+from tickstock.db.connection import connect, parse
+from tickstock.db.source import DBNAME, DEMO_DBNAME, Database, database
 from tickstock.db.status import status as read_status
+from tickstock.embedded.installations import find_installations
 from tickstock.embedded.server import psql_command
+from tickstock.errors import TickstockError
 
 log = logging.getLogger(__name__)
 
@@ -77,17 +82,29 @@ def shell(demo: bool, arguments: tuple[str, ...], database_url: str | None) -> N
     """
     options.set_up_logging(logging.WARNING)
     with database(database_url, dbname=DEMO_DBNAME if demo else DBNAME) as source:
-        if source.installation:
-            command = psql_command(source.installation, source.url)
-        else:
-            command = ["psql", *([source.url] if source.url else [])]
-        try:
-            done = subprocess.run([*command, *arguments], env=os.environ, check=False)
-        except FileNotFoundError:
-            raise click.ClickException(
-                "psql is not installed: apt install postgresql-client, or use any other client"
-            ) from None
+        given = parse(source.url)
+        environment = dict(os.environ)
+        if password := given.pop("password", None):
+            environment["PGPASSWORD"] = str(password)  # not where `ps` shows it
+        command = _psql(source, make_conninfo("", **given))
+        # Ctrl-C is for psql, which cancels a query with it.
+        signal.signal(signal.SIGINT, lambda _signal, _frame: None)
+        done = subprocess.run([*command, *arguments], env=environment, check=False)
     sys.exit(done.returncode)
+
+
+def _psql(source: Database, dsn: str) -> list[str]:
+    """psql of the embedded server, else this machine's, else that of any PostgreSQL here."""
+    if source.installation:
+        return psql_command(source.installation, dsn)
+    if shutil.which("psql"):
+        return ["psql", dsn]
+    for installation in find_installations():
+        if installation.root is None and installation.program("psql").is_file():
+            return psql_command(installation, dsn)
+    raise TickstockError(
+        "psql is not installed: apt install postgresql-client, or use any other client"
+    )
 
 
 def _show(told: dict[str, Any]) -> None:
@@ -96,7 +113,8 @@ def _show(told: dict[str, Any]) -> None:
     extension = f" with TimescaleDB {versions['timescaledb']}" if versions["timescaledb"] else ""
     console.print(
         f"[bold]{told['engine']}[/]: PostgreSQL {versions['postgresql']}{extension}, "
-        f"schema of tickstock {versions['tickstock']}"
+        f"schema of tickstock {versions['tickstock']}",
+        soft_wrap=True,
     )
     if told["engine"] != told["schema_made_for"]:
         console.print(
@@ -115,16 +133,14 @@ def _show(told: dict[str, Any]) -> None:
     console.print(table)
     fresh = told["freshness"]
     clock: datetime | None = fresh["feed_clock"]
-    console.print(
-        f"feed's clock        {f'{clock.astimezone(UTC):%Y-%m-%d %H:%M} UTC' if clock else 'no bar yet'}"
-    )
-    for label, key in (
-        ("half hours to refresh", "dirty_half_hours"),
-        ("candles to scan", "candles_to_scan"),
-        ("events to publish", "events_to_publish"),
-        ("refused in 24 hours", "refused_today"),
+    for label, value in (
+        ("feed's clock", f"{clock.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if clock else "no bar yet"),
+        ("half hours to refresh", f"{fresh['dirty_half_hours']:,}"),
+        ("candles to scan", f"{fresh['candles_to_scan']:,}"),
+        ("events to publish", f"{fresh['events_to_publish']:,}"),
+        ("refused in 24 hours", f"{fresh['refused_today']:,}"),
     ):
-        console.print(f"{label:<22}{fresh[key]:,}")
+        console.print(f" {label:<21}  {value}")
 
 
 def _size(number: float) -> str:

@@ -20,7 +20,7 @@ from tickstock.demo import Demo
 )
 @click.option(
     "--symbols",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 474_000),
     default=50,
     show_default=True,
     metavar="N",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from tickstock.cli import options
+from tickstock.errors import TickstockError
 from tickstock.simulator import RandomMarket, ReplayMarket, Simulator
 from tickstock.simulator.market import Market
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 )
 @click.option(
     "--symbols",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 474_000),
     default=100,
     show_default=True,
     metavar="N",
@@ -81,6 +82,8 @@ def simulate(
         while not stop.wait(0.2):
             if simulator.finished.is_set():
                 simulator.settle()
+                if simulator.error:
+                    raise TickstockError(f"the market failed: {simulator.error}")
                 click.echo("the market has ended")
                 break
         click.echo(f"{len(simulator.sent):,} bars were sent")

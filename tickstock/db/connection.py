@@ -1,5 +1,6 @@
 """Connections to the database, with failures that say what to do."""
 
+import os
 import re
 from typing import Any, LiteralString
 
@@ -20,25 +21,50 @@ def connect(url: str, *, program: str, autocommit: bool = True) -> Connection[Tu
 
     Raises DatabaseUnavailableError, which names the place (never the password) and the remedy.
     """
+    given = parse(url)
+    options = given.get("options") or os.environ.get("PGOPTIONS") or ""
     try:
-        given = conninfo_to_dict(url)
         return psycopg.connect(
             url,
             autocommit=autocommit,
             application_name=f"tickstock {program}",
             connect_timeout=int(given.get("connect_timeout") or CONNECT_TIMEOUT),
-            options=f"{given.get('options') or ''} -c timezone=UTC".strip(),
+            options=f"{options} -c timezone=UTC -c jit=off".strip(),
         )
-    except psycopg.ProgrammingError as error:
-        raise DatabaseUnavailableError(
-            f"the database URL can't be read ({first_line(error)}); "
-            "expected something like postgresql://user@host:5432/dbname"
-        ) from error
     except psycopg.OperationalError as error:
         raise DatabaseUnavailableError(
             f"no database at {where(url)}: {first_line(error)}. Is the server running, and is "
             "--database-url (TICKSTOCK_DATABASE_URL) right? Without one, tickstock starts its own."
         ) from error
+
+
+def parse(url: str) -> dict[str, Any]:
+    """The parameters that a connection string gives.
+
+    Raises DatabaseUnavailableError, which quotes nothing of it.
+    """
+    try:
+        given = conninfo_to_dict(url)
+        if _cuts_a_password(url):
+            raise psycopg.ProgrammingError("a raw / or @ in user or password")
+        if not str(given.get("connect_timeout") or CONNECT_TIMEOUT).isdecimal():
+            raise psycopg.ProgrammingError("connect_timeout is not a number of seconds")
+    except psycopg.ProgrammingError as error:
+        # What libpq quotes may be the whole URL, or the password in it.
+        gist = re.sub('".*"', '"…"', str(error), flags=re.DOTALL).strip()
+        raise DatabaseUnavailableError(
+            f"the database URL can't be read ({gist}); expected something like "
+            "postgresql://user@host:5432/dbname, with special characters percent-encoded"
+        ) from None
+    return given
+
+
+def _cuts_a_password(url: str) -> bool:
+    """A raw / or @ in a password makes libpq take the rest of it for a host or a database."""
+    if not url.startswith(("postgresql://", "postgres://")):
+        return False
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return authority.count("@") > 1 or "@" in path
 
 
 def where(url: str) -> str:

@@ -35,7 +35,8 @@ def database(url: str | None, *, dbname: str = DBNAME, fresh: bool = False) -> I
     """The database by its URL, by libpq's PG variables, or an embedded one, migrated and ready.
 
     The embedded server runs while somebody holds it open; its data stays. `dbname` and `fresh`
-    (empty it first) are about a database of the embedded server. Raises DatabaseUnavailableError when no PostgreSQL is to be had.
+    (empty it first) are about a database of the embedded server. Raises DatabaseUnavailableError
+    when no PostgreSQL is to be had.
     """
     if url:
         yield Database(url)

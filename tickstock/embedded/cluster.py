@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tickstock.embedded.processes import Account, before_exec, works_in
+from tickstock.embedded.processes import Account, before_exec, libraries_of, works_in
 
 SOCKET_NAME = ".s.PGSQL.5432"
 _READY_LINE = 7  # of postmaster.pid; pg_ctl waits for it in the same way
@@ -182,10 +182,12 @@ class Cluster:
 
     def _environment(self) -> dict[str, str]:
         """Nothing of the caller's PG... or LC_... variables."""
-        plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
-        # The wheel's programs know where these are, but only where /proc is mounted.
-        libraries = list(Path(self.bindir).parents[2].glob("*.libs")) if self.root is None else []
-        return plain | ({"LD_LIBRARY_PATH": str(libraries[0])} if libraries else {})
+        libraries = None if self.root else libraries_of(Path(self.bindir))
+        return {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LC_ALL": "C",
+            **({"LD_LIBRARY_PATH": str(libraries)} if libraries else {}),
+        }
 
     def _end_previous(self) -> None:
         """Stop a postmaster that outlived its keeper, and forget one that is dead.

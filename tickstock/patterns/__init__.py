@@ -54,6 +54,8 @@ class Window:
 
     def last(self, candles: int) -> "Window":
         """The same window with at most that many of the latest candles."""
+        if candles >= len(self):
+            return self
         columns = (self.ts, self.open, self.high, self.low, self.close, self.volume)
         return Window(self.symbol, self.timeframe, *(column[-candles:] for column in columns))
 

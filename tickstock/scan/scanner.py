@@ -1,33 +1,42 @@
 """The scanner: takes completed candles, asks the patterns, records what they found.
 
-What is taken, what is found and what follows is one transaction, so that several scanners can share
-the queue, and a killed one loses and repeats nothing.
+What is taken, what follows and what is found is one transaction, so that several scanners can share
+the queue, and a killed one loses and repeats nothing. They must have the same patterns: a candle is
+scanned by one of them.
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple, get_args
 
 import numpy as np
-from psycopg import Connection, sql
+import orjson
+from psycopg import Connection, pq, sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import TupleRow
-from psycopg.types.json import Jsonb
 
-from tickstock.patterns import Pattern, Signal, Window
+from tickstock.patterns import Direction, Floats, Pattern, Signal, Window
 from tickstock.timeframes import TIMEFRAMES
 
 log = logging.getLogger(__name__)
 
+# The queue and the marks of change grow and shrink by thousands in seconds: a plan made when they
+# were empty must not read them from end to end for every candle.
+PLAN_FOR_GROWTH = "select set_config('enable_seqscan', 'off', true)"
+TAKE = "select timeframe, symbol, ts from tickstock.take_candles(%s)"
 WINDOWS = {
     timeframe: sql.SQL("select * from tickstock.{}(%s, %s, %s)").format(
         sql.Identifier(f"windows_{timeframe}")
     )
     for timeframe in TIMEFRAMES
 }
-RECORD = "select tickstock.record_event(%s, %s, %s, %s, %s, %s, %s, %s)"
+QUEUE_LARGER = "select tickstock.queue_larger(%s, %s, %s)"
+RECORD = "select tickstock.record_events(%s, %s, %s, %s, %s, %s, %s::jsonb[], %s)"
 
 
 class Candle(NamedTuple):
@@ -41,6 +50,17 @@ class Candle(NamedTuple):
 class Scanned(NamedTuple):
     candles: int = 0
     events: int = 0
+    """New ones: an event that is in the table already does not count."""
+
+
+class _Found(NamedTuple):
+    pattern: str
+    symbol: str
+    timeframe: str
+    ts: datetime
+    direction: Direction
+    price: Decimal
+    details: str
 
 
 class Scanner:
@@ -52,63 +72,96 @@ class Scanner:
             for timeframe in TIMEFRAMES
         }
         self._to_redis = to_redis
+        self._failed: set[str] = set()
 
     def scan(self, conn: Connection[TupleRow], *, most: int = 2_000) -> Scanned:
-        """Take up to `most` completed candles, record their events; all or nothing."""
+        """Take what the first `most` entries of the queue ask for, record events; all or nothing."""
         with conn.transaction():
-            taken = [
-                Candle(*row)
-                for row in conn.execute("select * from tickstock.take_candles(%s)", (most,))
+            conn.execute(PLAN_FOR_GROWTH)
+            taken = [Candle(*row) for row in conn.execute(TAKE, (most,))]
+            if not taken:
+                return Scanned()
+            found = [
+                event
+                for timeframe, candles in groupby(taken, attrgetter("timeframe"))
+                for event in self._find(conn, timeframe, list(candles))
             ]
-            events = 0
-            for timeframe, candles in _by_timeframe(taken).items():
-                events += self._scan_timeframe(conn, timeframe, candles)
-            if taken:
-                columns = [list(column) for column in zip(*taken, strict=True)]
-                conn.execute("select tickstock.queue_larger(%s, %s, %s)", columns)
-            return Scanned(len(taken), events)
+            conn.execute(QUEUE_LARGER, _columns(taken))
+            return Scanned(len(taken), self._record(conn, found))
 
-    def _scan_timeframe(
+    def _find(
         self, conn: Connection[TupleRow], timeframe: str, candles: Sequence[Candle]
-    ) -> int:
+    ) -> Iterator[_Found]:
         patterns = self._patterns[timeframe]
         if not patterns:
-            return 0
+            return
+        _, symbols, ends = _columns(candles)
         length = max(p.candles for p in patterns)
-        symbols, ends = [c.symbol for c in candles], [c.ts for c in candles]
-        found = []
         with conn.cursor(binary=True) as cursor:
+            cursor.adapters.register_loader(conn.adapters.types["float8"].array_oid, _FloatsLoader)
             for row in cursor.execute(WINDOWS[timeframe], (symbols, ends, length)):
                 symbol, ts, price = row[:3]
-                window = Window(symbol, timeframe, *(np.array(column) for column in row[3:]))
-                found += self._signals(patterns, window, ts, price)
-        with conn.cursor() as cursor:
-            cursor.executemany(RECORD, found, returning=bool(found))
-            return sum(result.fetchone() != (None,) for result in cursor.results()) if found else 0
+                window = Window(symbol, timeframe, *row[3:])
+                for pattern in patterns:
+                    if answer := self._ask(pattern, window):
+                        yield _Found(pattern.name, symbol, timeframe, ts, answer[0], price, answer[1])
 
-    def _signals(
-        self, patterns: Iterable[Pattern], window: Window, ts: datetime, price: Decimal
-    ) -> list[tuple[object, ...]]:
-        rows: list[tuple[object, ...]] = []
-        for pattern in patterns:
-            signal = _ask(pattern, window)
-            if signal is not None:
-                where = (pattern.name, window.symbol, window.timeframe, ts)
-                found = (signal.direction, price, Jsonb(signal.details), self._to_redis)
-                rows.append((*where, *found))
-        return rows
+    def _ask(self, pattern: Pattern, window: Window) -> tuple[Direction, str] | None:
+        """The pattern's answer, its details as JSON."""
+        try:
+            signal = pattern.function(window.last(pattern.candles))
+            return None if signal is None else _checked(signal)
+        except Exception as error:  # a broken pattern must not stop the others
+            self._report(pattern, window, error)
+            return None
+
+    def _report(self, pattern: Pattern, window: Window, error: Exception) -> None:
+        # At length once: a broken pattern fails for thousands of symbols a minute.
+        first = pattern.name not in self._failed
+        self._failed.add(pattern.name)
+        log.log(
+            logging.ERROR if first else logging.DEBUG,
+            "pattern %s failed on %s %s (further failures at --verbose only): %s",
+            *(pattern.name, window.symbol, window.timeframe, error),
+            exc_info=error if first else None,
+        )
+
+    def _record(self, conn: Connection[TupleRow], found: Sequence[_Found]) -> int:
+        if not found:
+            return 0
+        row = conn.execute(RECORD, (*_columns(found), self._to_redis)).fetchone()
+        return int(row[0]) if row else 0
 
 
-def _ask(pattern: Pattern, window: Window) -> Signal | None:
-    try:
-        return pattern.function(window.last(pattern.candles))
-    except Exception:  # a broken pattern must not stop the others
-        log.exception("pattern %s failed on %s %s", pattern.name, window.symbol, window.timeframe)
-        return None
+def _checked(signal: Signal) -> tuple[Direction, str]:
+    if not isinstance(signal, Signal):
+        raise TypeError(f"it returned {signal!r}, which is neither a Signal nor None")
+    if signal.direction not in get_args(Direction):
+        raise ValueError(f"its direction is {signal.direction!r}")
+    if not isinstance(signal.details, dict):
+        raise TypeError(f"its details are {signal.details!r}, not a dict")
+    details = orjson.dumps(
+        signal.details, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    ).decode()
+    if "\\u0000" in details:
+        raise ValueError("its details hold a NUL character, which PostgreSQL does not take")
+    return signal.direction, details
 
 
-def _by_timeframe(candles: Iterable[Candle]) -> dict[str, list[Candle]]:
-    groups: dict[str, list[Candle]] = defaultdict(list)
-    for candle in candles:
-        groups[candle.timeframe].append(candle)
-    return groups
+def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+class _FloatsLoader(Loader):
+    """A one-dimensional float8[] without nulls as a read-only array of numpy."""
+
+    format = pq.Format.BINARY
+
+    HEADER = 20
+    ELEMENT = np.dtype([("size", ">i4"), ("value", ">f8")])
+
+    def load(self, data: Buffer) -> Floats:
+        elements = np.frombuffer(data, dtype=self.ELEMENT, offset=self.HEADER)
+        floats: Floats = elements["value"].astype(np.float64)
+        floats.setflags(write=False)  # patterns share it
+        return floats

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -123,8 +124,10 @@ class _DaySoFar:
         if regular and not self._has_opened:
             self._has_opened = True
             self.official_open = plain(first_price)
-        # Fractional volumes are floats: their sum must not grow a tail of digits.
-        self.volume = round(self.volume + volume, 6)
+        self.volume += volume
+        if isinstance(volume, float):
+            # Their sum must not grow a tail of digits.
+            self.volume = round(self.volume, 6)
         if vwap is None:
             self._turnover = None
         elif self._turnover is not None:
@@ -137,5 +140,6 @@ class _DaySoFar:
         return round(self._turnover / self.volume, 4)
 
 
+@lru_cache(maxsize=1_024)
 def _milliseconds(ts: datetime) -> int:
     return int(ts.astimezone(UTC).timestamp()) * 1_000

@@ -73,6 +73,8 @@ class Simulator:
     ) -> None:
         if not speed >= 0:
             raise TickstockError(f"speed {speed}: give a positive number, or 0 for no limit")
+        if frame_events < 1:
+            raise TickstockError(f"{frame_events} events a frame: give at least 1")
         self.sent: dict[tuple[str, datetime], Bar] = {}
         """The truth: each bar, by symbol and start, that was handed to a subscriber's socket.
 
@@ -120,9 +122,10 @@ class Simulator:
 
     def stop(self) -> None:
         """Close all connections, free the port, end the thread. May be called again."""
-        if self._loop is not None:
+        loop = self._loop
+        if loop is not None:
             with suppress(RuntimeError):  # the loop has just ended
-                self._loop.call_soon_threadsafe(self._stopping.set)
+                loop.call_soon_threadsafe(self._stopping.set)
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -186,7 +189,11 @@ class Simulator:
             coroutine.close()
             return False
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        future.result(timeout)
+        try:
+            future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
         return True
 
     async def _set_running(self, running: bool) -> None:

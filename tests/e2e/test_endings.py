@@ -1,0 +1,85 @@
+"""Ctrl-C and SIGTERM end every command in order; what was received is stored."""
+
+import signal
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.db.connection import fetch_value
+from tickstock.db.writer import Counts
+from tickstock.embedded.redis import embedded_redis
+
+from .channel import Channel
+from .hand_fed import bars, hand_fed
+from .program import KEY, await_connected, eventually, running, stop_all, until
+
+pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+signals = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+MARKET = "--port 0 --symbols 20 --start 2025-11-24T14:30 --speed 1200".split()
+WAITS_FOR_A_LOCK = (
+    "select count(*) from pg_stat_activity where datname = current_database()"
+    " and application_name = 'tickstock ingest' and wait_event_type = 'Lock'"
+)
+
+
+@signals
+def test_ingest_stores_what_it_has_received_and_ends(
+    url: str, conn: Connection[TupleRow], number: signal.Signals
+) -> None:
+    """The signal comes while the database holds up the writing, so that frames wait in memory."""
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        hand_fed() as feed,
+        running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
+    ):
+        with conn.transaction():
+            conn.execute("lock table ohlcv_1min in exclusive mode")
+            feed.send(*bars("FIRST", range(10)))
+            feed.await_received()
+            until(url, WAITS_FOR_A_LOCK, 1)
+            for symbol in ("A", "B", "C"):
+                feed.send(*bars(symbol, range(300)))
+            feed.await_received()
+            ingest.send(number)
+            ingest.await_error("feed: stopped")
+        assert ingest.wait() == 0
+    assert ingest.counts == Counts(received=910, inserted=910)
+    assert fetch_value(conn, "select count(*) from ohlcv_1min") == 910
+
+
+@signals
+def test_the_whole_pipeline_ends(url: str, number: signal.Signals) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": "simulator"}
+    with (
+        embedded_redis() as redis_url,
+        running("simulate", *MARKET) as simulate,
+        running("scan", "--redis-url", redis_url, **settings) as scan,
+        running("listen", "--redis-url", redis_url) as from_redis,
+        running("listen", **settings) as from_postgres,
+    ):
+        eventually(lambda: simulate.output, "the simulator tells its address")
+        feed_url = simulate.output[0].split()[0]
+        with Channel(redis_url, "tickstock_patterns") as channel:
+            channel.await_subscribers(2)
+        await_connected(url, "listen")
+        with running("ingest", "--symbols", "*", "--feed-url", feed_url, **settings) as ingest:
+            eventually(lambda: from_redis.output and from_postgres.output, "events are heard")
+            programs = (simulate, ingest, scan, from_redis, from_postgres)
+            assert stop_all(*programs, number=number) == [0, 0, 0, 0, 0]
+    assert simulate.output[-1].endswith("bars were sent\n")
+    counts = ingest.counts
+    assert counts == Counts(received=counts.received, inserted=counts.received)
+    until(url, "select count(*) from ohlcv_1min", counts.received)
+
+
+def test_without_redis_the_log_says_so(url: str) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        hand_fed() as feed,
+        running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
+        running("scan", **settings) as scan,
+    ):
+        ingest.await_error("no Redis: bars are not forwarded (set TICKSTOCK_REDIS_URL)")
+        scan.await_error("no Redis: events go by NOTIFY alone (set TICKSTOCK_REDIS_URL)")

@@ -1,0 +1,209 @@
+"""The database or Redis gone for a while, a scanner killed: nothing is lost."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.conftest import Engine
+from tickstock.db.connection import connect, fetch_value
+from tickstock.db.writer import Counts, write_bars
+from tickstock.embedded.redis import embedded_redis
+from tickstock.errors import DatabaseUnavailableError
+from tickstock.ingest import store
+from tickstock.simulator import RandomMarket, Simulator
+
+from .channel import Channel
+from .hand_fed import bars, hand_fed
+from .hardship import cut_connections, database_gone, events, undisturbed_events
+from .program import DEADLINE, KEY, Program, await_connected, eventually, running, stop_all, until
+
+pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+STORED = "select count(*) from ohlcv_1min"
+UNPUBLISHED = "select count(*) from events where published_at is null"
+WAITS_FOR_A_LOCK = (
+    "select count(*) from pg_stat_activity where datname = current_database()"
+    " and application_name = 'tickstock ingest' and wait_event_type = 'Lock'"
+)
+COMPLETE_AND_WAITING = (
+    "select count(*) from tickstock.scan_queue where ready_at <= (select max(ts) from ohlcv_1min)"
+)
+
+
+def market(symbols: int, minutes: int) -> RandomMarket:
+    start = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
+    end = datetime(2025, 11, 24, 14 + (30 + minutes) // 60, (30 + minutes) % 60, tzinfo=UTC)
+    return RandomMarket(symbols, seed=3, start=start, end=end)
+
+
+def test_connections_cut_again_and_again_lose_no_bar_and_no_event(
+    engine: Engine, url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        Simulator(market(20, 90), keys=[KEY], speed=3_600) as simulator,
+        running("scan", **settings) as scan,
+        running("ingest", "--symbols", "*", "--feed-url", simulator.url, **settings) as ingest,
+    ):
+        for number in (100, 600, 1_100):
+            until(url, "select count(*) >= %s from ohlcv_1min", True, number)
+            assert cut_connections(url) > 0
+        assert simulator.finished.wait(DEADLINE)
+        until(url, STORED, len(simulator.sent))
+        until(url, COMPLETE_AND_WAITING, 0)
+        assert stop_all(ingest, scan) == [0, 0]
+    number = len(simulator.sent)
+    counts = ingest.counts
+    # A batch whose commit was not acknowledged is written again, and found there.
+    assert counts == Counts(number, number - counts.unchanged, unchanged=counts.unchanged)
+    assert events(url) == undisturbed_events(engine, simulator.sent.values())
+
+
+def test_a_batch_is_written_again_when_its_connection_is_cut_in_the_middle(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        hand_fed() as feed,
+        running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
+    ):
+        await_connected(url, "ingest")
+        with conn.transaction():
+            conn.execute("lock table ohlcv_1min in exclusive mode")
+            feed.send(*bars("A", range(10)))
+            until(url, WAITS_FOR_A_LOCK, 1)
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and application_name = 'tickstock ingest'"
+            )
+            ingest.await_error("database gone, 10 bars wait")
+        until(url, STORED, 10)
+        assert ingest.stop() == 0
+    assert ingest.counts == Counts(received=10, inserted=10)
+
+
+def test_bars_wait_for_a_database_that_is_gone_for_a_while(url: str) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        hand_fed() as feed,
+        running("scan", **settings) as scan,
+        running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
+    ):
+        await_connected(url, "ingest", "scan")
+        with database_gone(url):
+            feed.send(*bars("A", range(10)))
+            feed.send(*bars("B", range(10)))
+            feed.await_received()
+            ingest.await_error("bars wait")
+            scan.await_error("database gone, will try again")
+        until(url, STORED, 20)
+        until(url, "select count(*) from events where timeframe = '1min'", 20)
+        assert stop_all(ingest, scan) == [0, 0]
+    assert ingest.counts == Counts(received=20, inserted=20)
+
+
+def test_who_stops_ingest_while_the_database_is_gone_hears_of_the_loss(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "GRACE", 0.2)
+    stop = threading.Event()
+    bars_in_memory = [next(market(1, 5).minutes()).bars[0]]
+    with database_gone_after_connecting(url, stop) as opened:
+        stop.set()
+        with pytest.raises(DatabaseUnavailableError, match="^1 received bars could not be stored"):
+            opened.write(bars_in_memory, [])
+
+
+@contextmanager
+def database_gone_after_connecting(url: str, stop: threading.Event) -> Iterator[store.Store]:
+    opened = store.Store(url, stop)
+    with database_gone(url):
+        yield opened
+
+
+def test_redis_down_at_the_start_and_again_delays_events_and_loses_none(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    with TemporaryDirectory(prefix="tickstock-") as folder:
+        path = Path(folder) / "redis.sock"
+        settings = {
+            "TICKSTOCK_DATABASE_URL": url,
+            "TICKSTOCK_REDIS_URL": f"unix://{path}?db=0",
+            "MASSIVE_API_KEY": KEY,
+        }
+        with (
+            hand_fed() as feed,
+            running("scan", **settings) as scan,
+            running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
+        ):
+            published: list[int] = []
+            for symbol in ("DOWN", "AGAIN"):
+                feed.send(*bars(symbol, range(4)))
+                until(url, "select count(*) from events where symbol = %s", 4, symbol)
+                assert fetch_value(conn, UNPUBLISHED) == 4
+                with _redis_back(path, scan, ingest) as (data, patterns):
+                    forwarded = [message["symbol"] for message in data.await_messages(4)]
+                    published += [message["id"] for message in patterns.await_messages(4)]
+                    until(url, UNPUBLISHED, 0)
+                assert forwarded == [symbol] * 4
+            assert stop_all(ingest, scan) == [0, 0]
+            assert published == [
+                row[0] for row in conn.execute("select id from events order by id")
+            ]
+        for line in ("Redis does not take bars, the table does", "Redis takes bars again"):
+            ingest.await_error(line)
+        for line in ("Redis does not take events", "Redis takes events again"):
+            scan.await_error(line)
+
+
+@contextmanager
+def _redis_back(path: Path, *programs: Program) -> Iterator[tuple[Channel, Channel]]:
+    """Redis up for the block. Nothing is published before there is someone to hear it."""
+    for program in programs:
+        program.send(signal.SIGSTOP)
+    with (
+        embedded_redis(path) as redis_url,
+        Channel(redis_url, "tickstock_data") as data,
+        Channel(redis_url, "tickstock_patterns") as patterns,
+    ):
+        for program in programs:
+            program.send(signal.SIGCONT)
+        yield data, patterns
+
+
+def test_a_scanner_killed_again_and_again_finds_what_an_undisturbed_one_finds(
+    engine: Engine, url: str, conn: Connection[TupleRow]
+) -> None:
+    written = [bar for minute in market(50, 150).minutes() for bar in minute.bars]
+    write_bars(conn, written, source="test")
+    with (
+        embedded_redis() as redis_url,
+        Channel(redis_url, "tickstock_patterns") as channel,
+    ):
+        settings = {"TICKSTOCK_DATABASE_URL": url, "TICKSTOCK_REDIS_URL": redis_url}
+        for _ in range(3):
+            _kill_in_the_middle(url, settings)
+        with running("scan", **settings) as scan:
+            until(url, COMPLETE_AND_WAITING, 0)
+            until(url, UNPUBLISHED, 0)
+            assert scan.stop() == 0
+        ids = {row[0] for row in conn.execute("select id from events")}
+        assert {message["id"] for message in channel.await_messages(len(ids))} == ids
+    assert events(url) == undisturbed_events(engine, written)
+
+
+def _kill_in_the_middle(url: str, settings: dict[str, str]) -> None:
+    before = len(events(url))
+    with running("scan", **settings) as scan:
+        eventually(lambda: len(events(url)) > before, "it finds something")
+        scan.process.kill()
+    with connect(url, program="test") as conn:
+        assert fetch_value(conn, COMPLETE_AND_WAITING) > 0, "it was not in the middle"

@@ -1,0 +1,258 @@
+"""The documents, against the code: their SQL runs, their commands exist, their tables are complete."""
+
+import inspect
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import numpy as np
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.test_compose import envvars, parse
+from tickstock import errors
+from tickstock.bars import Bar
+from tickstock.cli import main
+from tickstock.db.writer import write_bars
+from tickstock.patterns import Window, discover
+from tickstock.timeframes import TIMEFRAMES
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")))
+}
+README, SQL = DOCUMENTS["README.md"], DOCUMENTS["docs/sql.md"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """The cells of the table that follows a heading, without its header; code marks removed."""
+    section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+# Sample rows: two weeks around Thanksgiving 2025, whose Friday is a half day.
+BARS = """
+insert into ohlcv_1min (symbol, ts, open, high, low, close, volume, vwap, trades)
+select symbol, ts, p, p + 0.5, p - 0.4, p + 0.1, 100 + extract(minute from ts),
+       case when symbol <> 'SPY' then p + 0.05 end, case when symbol = 'SPY' then 7 end
+from (values ('AAPL', 270), ('TSLA', 400), ('SPY', 660)) s (symbol, price),
+  unnest('{2025-11-20, 2025-11-21, 2025-11-24, 2025-11-25, 2025-11-26, 2025-11-28}'::date[]) day,
+  generate_series(timestamp '2000-01-01 09:00', '2000-01-01 16:29', '1 minute') minute,
+  lateral (select (day + minute::time) at time zone 'America/New_York' as ts,
+                  price + round(5 * sin(extract(epoch from minute) / 3000)::numeric, 2) as p) b
+-- A minute in which nobody traded.
+where (symbol, minute::time) <> ('TSLA', '11:11')
+"""
+EVENTS = """
+insert into events (pattern, symbol, timeframe, ts, direction, price, details)
+select 'Day1Breakout', symbol, '1min', '2025-11-28 15:00+00', direction, 270.5,
+       '{"broken": 270, "volume": 150.0, "mean_volume": 60.5}'
+from (values ('AAPL', 'long'), ('TSLA', 'short')) e (symbol, direction)
+"""
+
+
+def load_sample(conn: Connection[TupleRow]) -> None:
+    conn.execute(BARS)
+    conn.execute(EVENTS)
+    impossible = Bar(
+        "AAPL", datetime(2025, 11, 28, 17, tzinfo=UTC), 1, high=1, low=2, close=1, volume=5
+    )
+    write_bars(conn, [impossible], source="feed")
+    conn.execute("call ohlcv_refresh()")
+
+
+def results(conn: Connection[TupleRow], block: str) -> Iterator[list[TupleRow]]:
+    """The rows of each query in a block."""
+    cursor = conn.execute(block.encode())
+    while True:
+        if cursor.description:
+            yield cursor.fetchall()
+        if not cursor.nextset():
+            return
+
+
+@pytest.mark.parametrize("name", [name for name, text in DOCUMENTS.items() if "```sql" in text])
+def test_sql_runs_and_finds_something(conn: Connection[TupleRow], name: str) -> None:
+    load_sample(conn)
+    for block in blocks(DOCUMENTS[name], "sql"):
+        for rows in results(conn, block):
+            assert bool(rows) != ("-- no rows" in block), block
+
+
+def test_every_relation_and_column_is_explained(conn: Connection[TupleRow]) -> None:
+    relations = conn.execute(
+        "select table_name, array_agg(column_name::text) from information_schema.columns"
+        " where table_schema = 'public' group by 1"
+    ).fetchall()
+    assert {f"ohlcv_{timeframe}" for timeframe in TIMEFRAMES} <= {name for name, _ in relations}
+    explained = set(re.findall(r"`(\w+)`", SQL))
+    for relation, columns in relations:
+        assert {relation, *columns} <= explained, relation
+
+
+def test_every_function_is_listed(conn: Connection[TupleRow]) -> None:
+    functions = conn.execute(
+        "select proname from pg_proc p where pronamespace = 'public'::regnamespace"
+        " and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')"
+    ).fetchall()
+    assert functions
+    for (name,) in functions:
+        assert f"`{name}(" in SQL
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The command lines of tickstock in a document: words after `tickstock`, placeholders left out."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    lines += re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    lines += re.findall(r"`((?:\.venv/bin/)?tickstock [a-z][^`]*)`", text)
+    for line in lines:
+        words = shlex.split(line.partition(" | ")[0], comments=True)
+        names = [index for index, word in enumerate(words) if Path(word).name == "tickstock"]
+        if names and "docker" not in words and (words := words[names[0] + 1 :]):
+            yield words
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_exist_and_take_these_options(name: str) -> None:
+    for words in commands(DOCUMENTS[name]):
+        if "COMMAND" not in words:
+            parse(words)
+
+
+def every_command(command: click.Command = main) -> Iterator[click.Command]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from every_command(found)
+    else:
+        yield command
+
+
+def test_changelog_names_every_command() -> None:
+    for command in every_command():
+        assert re.search(rf"`(tickstock|db) (db )?{command.name}`", DOCUMENTS["CHANGELOG.md"])
+
+
+def test_settings_are_all_there_with_their_defaults() -> None:
+    told = {tuple(re.findall(r"`([A-Z]\w+)`", row[1])): row for row in rows_of(README, "Settings")}
+    known: set[tuple[str, ...]] = set()
+    for command in every_command():
+        for option in command.params:
+            if not option.envvar:
+                continue
+            given = option.envvar
+            names = (given,) if isinstance(given, str) else tuple(map(str, given))
+            known.add(names)
+            row = told[names]
+            assert row[0].split("`")[1] in option.opts
+            default = option.default if isinstance(option.default, str) else None
+            assert (default is None) or row[2] == f"`{default}`"
+    others = {names for names, row in told.items() if not row[0]}
+    assert told.keys() == known | others
+    for (name,) in others:
+        assert (
+            name
+            in (ROOT / "tickstock/embedded/paths.py").read_text()
+            + (ROOT / "tickstock/embedded/installations.py").read_text()
+        )
+
+
+def test_variables_named_exist() -> None:
+    sources = [*ROOT.glob("tickstock/**/*.py"), *ROOT.glob("scripts/*"), ROOT / "tests/conftest.py"]
+    code = "\n".join(path.read_text() for path in sources if path.is_file())
+    # Composed in the code.
+    code += "TICKSTOCK_TEST_COMMUNITY_URL TICKSTOCK_TEST_APACHE_URL TICKSTOCK_TEST_POSTGRES_URL"
+    for name, text in DOCUMENTS.items():
+        for variable in re.findall(r"\b(?:TICKSTOCK|MASSIVE|POLYGON)_[A-Z_]+\b", text):
+            assert variable in code, name
+
+
+@pytest.mark.parametrize(
+    ("document", "heading"), [("README.md", "Exit codes"), ("docs/operations.md", "Stopping")]
+)
+def test_exit_codes_are_the_code_s(document: str, heading: str) -> None:
+    used = {click.UsageError.exit_code, 0} | {
+        each.exit_code
+        for _, each in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(each, errors.TickstockError)
+    }
+    assert [int(row[0]) for row in rows_of(DOCUMENTS[document], heading)] == sorted(used)
+
+
+def test_the_pattern_of_the_readme_works(tmp_path: Path) -> None:
+    [source] = blocks(README, "python")
+    (tmp_path / "three_up.py").write_text(source)
+    [pattern] = [each for each in discover(tmp_path) if each.name == "ThreeUp"]
+
+    def judge(*closes: float) -> object:
+        columns = [np.array(closes)] * 6
+        return pattern.function(Window("A", "5min", *columns))
+
+    assert judge(1, 2, 3, 4) == ("long", {"gain": 3.0})
+    assert judge(1, 2, 2, 4) is None
+    assert judge(2, 3, 4) is None
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    architecture = DOCUMENTS["docs/architecture.md"].split("## Why each dependency")[1]
+    for requirement in (*project["dependencies"], *(each for extra in extras for each in extra)):
+        name = re.split(r"[\[<>=;]", requirement)[0].strip()
+        if not name.endswith("-stubs") and not name.startswith("types-"):
+            assert re.search(rf"\b{name}\b", architecture, re.IGNORECASE), name
+
+
+def test_folders_named_exist() -> None:
+    for text in DOCUMENTS.values():
+        for path in re.findall(r"`((?:sql|tests|tickstock|scripts)/[\w/.-]+)`", text):
+            assert (ROOT / path).exists(), path
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", DOCUMENTS[name]):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.is_file(), target
+        assert not anchor or anchor in anchors(path.read_text()), target
+
+
+def test_the_picture_is_sound_and_told_in_words() -> None:
+    root = ElementTree.parse(ROOT / "docs/pipeline.svg").getroot()  # noqa: S314 - our own file
+    space = {"svg": "http://www.w3.org/2000/svg"}
+    assert root.findtext("svg:title", namespaces=space)
+    assert root.findtext("svg:desc", namespaces=space)
+    shown = " ".join("".join(text.itertext()) for text in root.iterfind(".//svg:text", space))
+    for name in ("ohlcv_1min", "events", "refused_bars", "tickstock_patterns", "tickstock_data"):
+        assert name in shown
+
+
+def test_readme_gives_the_two_commands_as_promised() -> None:
+    assert "\n    scripts/demo        # sets up what it needs, then runs" in README
+    assert "\n    scripts/test        # sets up what it needs, then runs" in README
+    for name in ("demo", "test"):
+        assert (ROOT / "scripts" / name).stat().st_mode & 0o100
+    assert envvars(parse(["demo"]).command) == {"TICKSTOCK_DATABASE_URL"}
