@@ -96,7 +96,7 @@ class Engine:
     def _admin(self, statement: str, *names: str) -> None:
         identifiers = (sql.Identifier(name) for name in names)
         with psycopg.connect(self._dsn, autocommit=True) as conn:
-            conn.execute(sql.SQL(statement).format(*identifiers))  # type: ignore[arg-type]
+            conn.execute(sql.SQL(statement).format(*identifiers))
 
 
 def _dbname(url: str) -> str:

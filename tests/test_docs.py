@@ -1,6 +1,7 @@
 """The documents, against the code: their SQL runs, their commands exist, their tables are complete."""
 
 import inspect
+import json
 import re
 import shlex
 import tomllib
@@ -20,6 +21,7 @@ from tickstock import errors
 from tickstock.bars import Bar
 from tickstock.cli import main
 from tickstock.db.writer import write_bars
+from tickstock.ingest.forward import payload
 from tickstock.patterns import Window, discover
 from tickstock.timeframes import TIMEFRAMES
 
@@ -111,6 +113,20 @@ def test_every_function_is_listed(conn: Connection[TupleRow]) -> None:
     assert functions
     for (name,) in functions:
         assert f"`{name}(" in SQL
+
+
+def test_payloads_have_the_form_that_is_told(conn: Connection[TupleRow]) -> None:
+    event, bar = (json.loads(block) for block in blocks(DOCUMENTS["docs/operations.md"], "json"))
+    conn.execute(
+        "insert into events overriding system value"
+        " select (json_populate_record(null::events, %s)).*",
+        (json.dumps(event | {"ts": event["timestamp"], "details": {}, "detected_at": "now"}),),
+    )
+    sent = conn.execute("select tickstock.event_payload(e) from events e").fetchall()
+    assert sent == [(event,)]
+    ts = datetime.fromisoformat(bar["timestamp"])
+    numbers = [bar[name] for name in ("open", "high", "low", "close", "volume")]
+    assert json.loads(payload(Bar(bar["symbol"], ts, *numbers))) == bar
 
 
 def commands(text: str) -> Iterator[list[str]]:

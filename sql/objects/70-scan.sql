@@ -36,21 +36,26 @@ comment on function tickstock.take_candles(integer) is
 create or replace function tickstock.queue_larger(timeframes text[], symbols text[], starts timestamptz[]) returns bigint
 language sql
 begin atomic
+  -- Thousands of symbols share a few times, and what follows from these is worth computing once.
   with larger as (
-    select distinct t.timeframe, u.symbol, candle_start(t.timeframe, u.ts) as ts, candle_complete_at(u.timeframe, u.ts) as known_until
-    from unnest(timeframes, symbols, starts) u (timeframe, symbol, ts)
-    join public.timeframes t on t.made_from = u.timeframe
+    select p.timeframe as part, p.ts as part_starts, t.timeframe, candle_start(t.timeframe, p.ts) as ts
+    from (select distinct u.timeframe, u.ts from unnest(timeframes, starts) u (timeframe, ts)) p
+    join public.timeframes t on t.made_from = p.timeframe
     -- What lies outside the session is no part of the day.
     where t.timeframe <> 'daily' or exists (
       select from public.trading_days d
-      where d.day = (u.ts at time zone 'America/New_York')::date and u.ts >= d.opens_at and u.ts < d.closes_at)
+      where d.day = (p.ts at time zone 'America/New_York')::date and p.ts >= d.opens_at and p.ts < d.closes_at)
+  ), timed as materialized (
+    -- A candle whose last part is complete is complete itself; otherwise the feed's clock will say when.
+    select l.*, case when candle_complete_at(l.part, l.part_starts) >= candle_complete_at(l.timeframe, l.ts)
+                then '-infinity' else candle_complete_at(l.timeframe, l.ts) end as ready_at
+    from larger l
   ), queued as (
     insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
-    -- A candle whose last part is complete is complete itself; otherwise the feed's clock will say when.
-    select l.timeframe, l.symbol, l.ts, case when c.known_until >= c.complete_at then '-infinity' else c.complete_at end
-    from larger l
-    cross join lateral (select l.known_until, candle_complete_at(l.timeframe, l.ts) as complete_at offset 0) c
-    order by 4, 1, 2, 3
+    select distinct t.timeframe, u.symbol, t.ts, t.ready_at
+    from unnest(timeframes, symbols, starts) u (timeframe, symbol, ts)
+    join timed t on t.part = u.timeframe and t.part_starts = u.ts
+    order by t.ready_at, t.timeframe, u.symbol, t.ts
     returning 1
   )
   select count(*) from queued;
@@ -89,7 +94,7 @@ begin
         cross join lateral (
           -- All in one order, for which one sort is enough.
           select max(c.close) filter (where c.ts = u.ts) as price,
-            array_agg(extract(epoch from c.ts)::float8 order by c.ts) as starts,
+            array_agg(date_part('epoch', c.ts) order by c.ts) as starts,
             array_agg(c.open::float8 order by c.ts) as opens, array_agg(c.high::float8 order by c.ts) as highs,
             array_agg(c.low::float8 order by c.ts) as lows, array_agg(c.close::float8 order by c.ts) as closes,
             array_agg(c.volume::float8 order by c.ts) as volumes

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from decimal import Decimal
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import exchange_calendars
 import pandas as pd
@@ -15,6 +15,9 @@ from tickstock.timeframes import TIMEFRAMES
 NEW_YORK = "America/New_York"
 COLUMNS = ["symbol", "ts", "open", "high", "low", "close", "volume", "vwap", "trades"]
 LARGER = TIMEFRAMES[1:]
+
+Column: TypeAlias = Any
+"""A pandas Series; its stubs know less of time zones than pandas does."""
 
 
 class Snapshot(NamedTuple):
@@ -31,7 +34,7 @@ def read_snapshot(conn: Connection[TupleRow]) -> Snapshot:
         ).fetchall()
         candles = {
             timeframe: conn.execute(
-                f"select * from ohlcv_{timeframe} order by symbol, ts"  # type: ignore[arg-type]
+                f"select * from ohlcv_{timeframe} order by symbol, ts"
             ).fetchall()
             for timeframe in LARGER
         }
@@ -63,7 +66,7 @@ def candles(bars: pd.DataFrame, timeframe: str, holidays: frozenset[str]) -> dic
         bars = bars[_in_session(bars["ts"], holidays)]
     starts = _starts(bars["ts"], timeframe)
     return {
-        (symbol, start.to_pydatetime()): _candle(group)
+        (symbol, pd.Timestamp(str(start)).to_pydatetime()): _candle(group)
         for (symbol, start), group in bars.groupby([bars["symbol"], starts])
     }
 
@@ -92,7 +95,7 @@ def _same(wanted: Any, got: Any) -> bool:
     return (numbers, trades, bars) == (got_numbers, got_trades, got_bars) and same_vwap
 
 
-def _starts(ts: "pd.Series[Any]", timeframe: str) -> "pd.Series[Any]":
+def _starts(ts: Column, timeframe: str) -> Column:
     if timeframe in ("5min", "15min", "30min", "1hour"):
         return ts.dt.floor(timeframe.replace("1hour", "1h"))
     local = ts.dt.tz_convert(NEW_YORK).dt.tz_localize(None)
@@ -107,7 +110,7 @@ def _starts(ts: "pd.Series[Any]", timeframe: str) -> "pd.Series[Any]":
     return local.dt.tz_localize(NEW_YORK).dt.tz_convert("UTC")
 
 
-def _in_session(ts: "pd.Series[Any]", holidays: frozenset[str]) -> "pd.Series[bool]":
+def _in_session(ts: Column, holidays: frozenset[str]) -> Column:
     days = ts.dt.tz_convert(NEW_YORK).dt.tz_localize(None).dt.normalize()
     schedule = _schedule()
     opens, closes = days.map(schedule["open"]), days.map(schedule["close"])
@@ -116,4 +119,5 @@ def _in_session(ts: "pd.Series[Any]", holidays: frozenset[str]) -> "pd.Series[bo
 
 @cache
 def _schedule() -> pd.DataFrame:
-    return exchange_calendars.get_calendar("XNYS", start="1990-01-01", end="2040-12-31").schedule
+    calendar = exchange_calendars.get_calendar("XNYS", start="1990-01-01", end="2040-12-31")
+    return pd.DataFrame(calendar.schedule)

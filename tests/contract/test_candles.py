@@ -75,7 +75,8 @@ select %s, %s::timestamptz + i * interval '1 minute', p + i, p + i + 3, p * 0.5,
        case when vwap then p + 0.0001 * i end, case when not vwap then i end
 from generate_series(0, %s - 1) i, (select %s / 100.0 as p, %s as v, %s as vwap) x
 on conflict (symbol, ts) do update set (open, high, low, close, volume, vwap, trades)
-  = (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap, excluded.trades)
+  = (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume,
+     excluded.vwap, excluded.trades)
 """
 UPDATE = """
 update ohlcv_1min set close = high, volume = volume + %s
@@ -83,6 +84,17 @@ where symbol = %s and ts >= %s and ts < %s::timestamptz + %s * interval '1 minut
 """
 DELETE = """
 delete from ohlcv_1min where symbol = %s and ts >= %s and ts < %s::timestamptz + %s * interval '1 minute'
+"""
+
+MERGE = """
+merge into ohlcv_1min b
+using (select %s as symbol, %s::timestamptz + i * interval '1 minute' as ts
+       from generate_series(0, %s - 1) i) n
+on b.symbol = n.symbol and b.ts = n.ts
+when matched and extract(minute from b.ts)::int %% 3 = 0 then delete
+when matched then update set volume = b.volume + 1
+when not matched then
+  insert (symbol, ts, open, high, low, close, volume) values (n.symbol, n.ts, 7, 8, 6, 7, 1)
 """
 
 
@@ -113,6 +125,29 @@ def rename(run: tuple[str, str, int], symbol: str) -> Operation:
     return update
 
 
+def copy(run: tuple[str, str, int]) -> Operation:
+    """Plain COPY into the table, as analysts do; the range is emptied before."""
+    symbol, ts, minutes = run
+
+    def load(conn: Connection[TupleRow]) -> None:
+        delete(run)(conn)
+        start = conn.execute("select %s::timestamptz", (ts,)).fetchone()
+        assert start is not None
+        columns = "copy ohlcv_1min (symbol, ts, open, high, low, close, volume) from stdin"
+        with conn.cursor().copy(columns) as rows:
+            for minute in range(minutes):
+                rows.write_row(
+                    (symbol, start[0] + timedelta(minutes=minute), 5, 6 + minute, 4, 5, 70)
+                )
+
+    return load
+
+
+def merge(run: tuple[str, str, int]) -> Operation:
+    symbol, ts, minutes = run
+    return lambda conn: conn.execute(MERGE, (symbol, ts, minutes))
+
+
 def refresh(conn: Connection[TupleRow]) -> None:
     conn.execute("call ohlcv_refresh()")
 
@@ -127,6 +162,8 @@ operations = st.one_of(
     st.builds(correct, runs, cents),
     st.builds(delete, runs),
     st.builds(rename, runs, st.sampled_from(SYMBOLS)),
+    st.builds(copy, runs),
+    st.builds(merge, runs),
     st.just(refresh),
     st.just(refresh),
     st.just(truncate),
@@ -155,7 +192,7 @@ def test_a_corrected_calendar_mends_the_day(conn: Connection[TupleRow]) -> None:
 
     def bars(timeframe: str) -> object:
         return conn.execute(
-            f"select bars from ohlcv_{timeframe} order by ts desc limit 1"  # type: ignore[arg-type]
+            f"select bars from ohlcv_{timeframe} order by ts desc limit 1"
         ).fetchone()
 
     assert (bars("daily"), bars("weekly"), bars("monthly")) == ((10,), (40,), (40,))

@@ -20,7 +20,9 @@ from tickstock.errors import SchemaMissingError, TickstockError
 UNDESCRIBED = """
 with named as (
   select 'relation ' || c.oid::regclass as name, obj_description(c.oid, 'pg_class') as comment
-  from pg_class c where c.relkind in ('r', 'v', 'p') and c.relnamespace in ('public'::regnamespace, 'tickstock'::regnamespace)
+  from pg_class c
+  where c.relkind in ('r', 'v', 'p')
+    and c.relnamespace in ('public'::regnamespace, 'tickstock'::regnamespace)
   union all
   select 'column ' || c.oid::regclass || '.' || a.attname, col_description(c.oid, a.attnum)
   from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped

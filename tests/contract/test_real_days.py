@@ -1,7 +1,6 @@
 """Real trading days of October 2013, against the vendor's own hourly and daily bars."""
 
 import csv
-from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,10 +21,10 @@ pytestmark = pytest.mark.skipif(not FILES, reason="the real trading days are not
 
 
 @pytest.fixture
-def loaded(conn: Connection[TupleRow]) -> Iterator[Connection[TupleRow]]:
+def loaded(conn: Connection[TupleRow]) -> Connection[TupleRow]:
     for file in FILES:
         load_file(conn, file)
-    yield conn
+    return conn
 
 
 def vendor(symbol: str, timeframe: str) -> dict[datetime, tuple[Decimal, ...]]:

@@ -1,7 +1,8 @@
-"""Outages of a database that others go on using, and what an undisturbed scan would have found."""
+"""Trouble for the database, and what comes of a market when nothing disturbs its scan."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import LiteralString
 
 import psycopg
@@ -15,11 +16,20 @@ from tickstock.db.connection import connect, fetch_value
 from tickstock.db.writer import write_bars
 from tickstock.patterns import discover
 from tickstock.scan.scanner import Scanner
+from tickstock.simulator import RandomMarket
+
+from .hand_fed import OPENING
 
 CUT: LiteralString = (
     "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity"
     " where datname = %s and application_name like 'tickstock %%' and pid <> pg_backend_pid()"
 )
+
+
+def market(symbols: int, minutes: int) -> RandomMarket:
+    """The first minutes of a trading day, always the same."""
+    end = OPENING + timedelta(minutes=minutes)
+    return RandomMarket(symbols, seed=3, start=OPENING, end=end)
 
 
 def cut_connections(url: str) -> int:

@@ -17,7 +17,7 @@ from .program import KEY, await_connected, eventually, running, stop_all, until
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 signals = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
-MARKET = "--port 0 --symbols 20 --start 2025-11-24T14:30 --speed 1200".split()
+MARKET = ["--port=0", "--symbols=20", "--start=2025-11-24T14:30", "--speed=1200"]
 WAITS_FOR_A_LOCK = (
     "select count(*) from pg_stat_activity where datname = current_database()"
     " and application_name = 'tickstock ingest' and wait_event_type = 'Lock'"
@@ -72,14 +72,3 @@ def test_the_whole_pipeline_ends(url: str, number: signal.Signals) -> None:
     counts = ingest.counts
     assert counts == Counts(received=counts.received, inserted=counts.received)
     until(url, "select count(*) from ohlcv_1min", counts.received)
-
-
-def test_without_redis_the_log_says_so(url: str) -> None:
-    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
-    with (
-        hand_fed() as feed,
-        running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
-        running("scan", **settings) as scan,
-    ):
-        ingest.await_error("no Redis: bars are not forwarded (set TICKSTOCK_REDIS_URL)")
-        scan.await_error("no Redis: events go by NOTIFY alone (set TICKSTOCK_REDIS_URL)")

@@ -86,8 +86,9 @@ def _play(url: str, redis_url: str, stack: ExitStack) -> Played:
             assert ingest.stop() == 0
         until(url, NOTHING_WAITS)
         events = _events(conn)
-        for listener in (from_redis, from_postgres):
-            eventually(lambda: len(listener.output) >= len(events), "all events are heard")
+        number = len(events)
+        eventually(lambda: len(from_redis.output) >= number, "Redis tells all events")
+        eventually(lambda: len(from_postgres.output) >= number, "Postgres tells all events")
         assert stop_all(scan, from_redis, from_postgres) == [0, 0, 0]
     return Played(
         sent=simulator.sent,

@@ -50,8 +50,8 @@ class Forwarder(threading.Thread):
         with self._changed:
             self._changed.notify()
         self.join(timeout=10)
-        if self.dropped:
-            log.warning("%d bars were not forwarded to Redis; the table has them", self.dropped)
+        if lost := self.dropped + self._waiting:
+            log.warning("%d bars were not forwarded to Redis; the table has them", lost)
 
     def run(self) -> None:
         while batch := self._next():
@@ -78,7 +78,8 @@ class Forwarder(threading.Thread):
                     log.warning("Redis does not take bars, the table does: %s", error)
                 lost = True
                 if self._stopping.wait(RETRY_AFTER):
-                    self.dropped += len(bars)
+                    with self._changed:
+                        self.dropped += len(bars)
                     return
                 continue
             if lost:

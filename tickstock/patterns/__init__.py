@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import logging
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ Floats = NDArray[np.float64]
 class Window:
     """A symbol's latest candles, oldest first; the last one is the candle being judged.
 
-    There may be fewer than the pattern asked for, at the beginning of a symbol's history.
+    The arrays are read-only. There may be fewer than the pattern asked for, at the beginning of a symbol's history.
     """
 
     symbol: str
@@ -82,7 +83,12 @@ class Pattern:
 def pattern(
     name: str, *, candles: int, timeframes: Sequence[str] = TIMEFRAMES
 ) -> Callable[[Callable[[Window], Signal | None]], Pattern]:
-    """Declare a function to be the pattern of that name. ValueError for an unknown timeframe."""
+    """Declare a function to be the pattern of that name.
+
+    ValueError for an unknown timeframe, and for a pattern that looks at no candle.
+    """
+    if candles < 1:
+        raise ValueError(f"pattern {name}: candles is {candles}, it must be 1 or more")
     if unknown := set(timeframes) - set(TIMEFRAMES):
         raise ValueError(f"pattern {name}: no timeframe {', '.join(sorted(unknown))}")
 
@@ -97,16 +103,17 @@ def discover(folder: Path | None = None) -> list[Pattern]:
 
     A file that can't be imported is reported and left out. Two patterns of one name: TickstockError.
     """
-    found: dict[str, Pattern] = {}
+    found: dict[str, tuple[Pattern, str | None]] = {}
     for module in (*_own_modules(), *_modules_in(folder)):
         for item in vars(module).values():
             if not isinstance(item, Pattern):
                 continue
-            if found.setdefault(item.name, item) is not item:
+            known, file = found.setdefault(item.name, (item, module.__file__))
+            if known is not item:
                 raise TickstockError(
-                    f"two patterns are named {item.name}, one in {module.__file__}: rename one"
+                    f"two patterns are named {item.name}, in {file} and in {module.__file__}: rename one"
                 )
-    return sorted(found.values(), key=lambda p: p.name)
+    return [found[name][0] for name in sorted(found)]
 
 
 def _own_modules() -> Iterator[ModuleType]:
@@ -126,11 +133,14 @@ def _modules_in(folder: Path | None) -> Iterator[ModuleType]:
 
 
 def _import_file(path: Path) -> ModuleType | None:
-    spec: Any = importlib.util.spec_from_file_location(f"tickstock_user_patterns.{path.stem}", path)
+    name = f"tickstock_user_patterns.{path.stem}"
+    spec: Any = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses, for one, look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
         log.error("pattern file %s left out: %s: %s", path, type(error).__name__, error)
         return None
     return module

@@ -27,7 +27,8 @@ def day1_breakout(window: Window) -> Signal | None:
     if len(window) < MEAN_OF + 1 or not _is_morning(window.ts[-1]):
         return None
     mean_volume = float(np.mean(window.volume[-MEAN_OF - 1 : -1]))
-    if window.volume[-1] <= MIN_VOLUME_RATIO * mean_volume:
+    # A mean of fractional volumes may come out a hair too low: equal is not above.
+    if window.volume[-1] <= MIN_VOLUME_RATIO * mean_volume * (1 + 1e-9):
         return None
     ceiling = float(np.max(window.high[-EXTREME_OF - 1 : -1]))
     floor = float(np.min(window.low[-EXTREME_OF - 1 : -1]))

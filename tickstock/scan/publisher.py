@@ -3,7 +3,6 @@
 import logging
 import threading
 
-import orjson
 import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -18,10 +17,13 @@ BATCH = 500
 POLL = 1.0
 """Seconds between looks at the table, and between tries while Redis is away."""
 
-# One publisher at a time, lest two send the events of a symbol out of order.
-LOCK = "select pg_try_advisory_xact_lock(hashtext('tickstock.publish'))"
+# One publisher at a time, in the order of ids: two would send some events twice, or out of order.
+# Waiting is short, and not for long where another one waits for its Redis.
+LOCK_TIMEOUT = "set local lock_timeout = '1s'"
+LOCK = "select pg_advisory_xact_lock(hashtext('tickstock.publish'))"
+# As text: what travels through Python's floats would lose digits.
 WAITING = (
-    "select e.id, tickstock.event_payload(e) from events e"
+    "select e.id, tickstock.event_payload(e)::text from events e"
     " where published_at is null order by id limit %s"
 )
 MARK = "update events set published_at = clock_timestamp() where id = any(%s)"
@@ -53,22 +55,24 @@ class Publisher(threading.Thread):
 
     def _publish_until_stopped(self, conn: Connection[TupleRow]) -> None:
         while not self._stop_event.is_set():
-            while self._publish(conn) == BATCH:
+            self._work.clear()
+            while self._publish(conn) == BATCH and not self._stop_event.is_set():
                 pass
             self._work.wait(POLL)
-            self._work.clear()
         self._publish(conn)
 
     def _publish(self, conn: Connection[TupleRow]) -> int:
         """Publish a batch. Marked only after Redis took it: a crash between repeats, never loses."""
         try:
             with conn.transaction():
-                if conn.execute(LOCK).fetchone() != (True,):
-                    return 0
+                conn.execute(LOCK_TIMEOUT)
+                conn.execute(LOCK)
                 waiting = conn.execute(WAITING, (BATCH,)).fetchall()
                 if waiting:
-                    self._send([orjson.dumps(payload) for _, payload in waiting])
+                    self._send([payload for _, payload in waiting])
                     conn.execute(MARK, ([id_ for id_, _ in waiting],))
+        except psycopg.errors.LockNotAvailable:
+            return 0
         except RedisError as error:
             if not self._redis_lost:
                 log.warning("Redis does not take events, they wait in the table: %s", error)
@@ -80,7 +84,7 @@ class Publisher(threading.Thread):
         self.published += len(waiting)
         return len(waiting)
 
-    def _send(self, payloads: list[bytes]) -> None:
+    def _send(self, payloads: list[str]) -> None:
         with self._redis.pipeline(transaction=False) as pipeline:
             for payload in payloads:
                 pipeline.publish(PATTERNS_CHANNEL, payload)

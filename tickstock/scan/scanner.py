@@ -104,7 +104,9 @@ class Scanner:
                 window = Window(symbol, timeframe, *row[3:])
                 for pattern in patterns:
                     if answer := self._ask(pattern, window):
-                        yield _Found(pattern.name, symbol, timeframe, ts, answer[0], price, answer[1])
+                        yield _Found(
+                            pattern.name, symbol, timeframe, ts, answer[0], price, answer[1]
+                        )
 
     def _ask(self, pattern: Pattern, window: Window) -> tuple[Direction, str] | None:
         """The pattern's answer, its details as JSON."""

@@ -62,16 +62,20 @@ class ScanWorker:
 
     def _open(self) -> Connection[TupleRow]:
         conn = connect(self._url, program="scan")
-        require_schema(conn)
-        conn.execute("listen tickstock_bars")
+        try:
+            require_schema(conn)
+            conn.execute("listen tickstock_bars")
+        except BaseException:
+            conn.close()
+            raise
         return conn
 
     def _reopen(self, backoff: Backoff) -> Connection[TupleRow] | None:
         while not self.stop.wait(backoff.next()):
             try:
                 return self._open()
-            except DatabaseUnavailableError as error:
-                log.debug("still gone: %s", error)
+            except (psycopg.OperationalError, DatabaseUnavailableError) as error:
+                log.debug("still gone: %s", first_line(error))
         return None
 
     def _scan_until_stopped(self, conn: Connection[TupleRow], backoff: Backoff) -> None:
