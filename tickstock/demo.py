@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -27,8 +28,8 @@ from tickstock.simulator import RandomMarket, Simulator
 KEY = "demo"
 SHOWN_SYMBOLS = 3
 SHOWN_TIMEFRAMES = ("1min", "5min", "1hour")
-EVENTS_SHOWN = 12
-"""Events between two looks at the candles; more are counted only."""
+EVENTS_SHOWN = 5
+"""Events of each pattern between two looks at the candles; more are counted only."""
 MARKET_MINUTES = 240
 """Minutes of market that the demo plays: from before the opening until after noon."""
 
@@ -42,22 +43,15 @@ class Demo:
     def __init__(self, source: Database, *, seconds: int, symbols: int) -> None:
         self._source = source
         self._seconds = seconds
-        self._market = RandomMarket(symbols, seed=int(time.time()))
+        self._market = RandomMarket(symbols, seed=int(time.time()), start=self._opening())
         self._console = Console(highlight=False)
         self._events = 0
-        self._hidden = 0
+        self._shown: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def run(self) -> None:
         """Raises TickstockError when a part fails, or a bar that was sent is not stored."""
         speed = MARKET_MINUTES * 60 / self._seconds
-        with connect(self._source.url, program="demo") as conn:
-            require_schema(conn)
-            if fetch_value(conn, "select exists (select from ohlcv_1min)"):
-                raise TickstockError(
-                    f"the database at {where(self._source.url)} holds bars already, and the demo would "
-                    "mix a simulated market into them: give it an empty one, or none"
-                )
         with ExitStack() as stack:
             environment = self._environment(stack)
             simulator = stack.enter_context(Simulator(self._market, keys=[KEY], speed=speed))
@@ -76,6 +70,22 @@ class Demo:
             self._wait_until_stored(simulator)
             self._wait_until_scanned()
         self._summarize(simulator)
+
+    def _opening(self) -> datetime:
+        """An hour before the opening of the latest session that is over, in a database without bars."""
+        with connect(self._source.url, program="demo") as conn:
+            require_schema(conn)
+            if fetch_value(conn, "select exists (select from ohlcv_1min)"):
+                raise TickstockError(
+                    f"the database at {where(self._source.url)} holds bars already, and the demo would "
+                    "mix a simulated market into them: give it an empty one, or none"
+                )
+            opening = fetch_value(
+                conn,
+                "select max(opens_at) - interval '1 hour' from trading_days where closes_at < now()",
+            )
+        assert isinstance(opening, datetime)
+        return opening
 
     def _environment(self, stack: ExitStack) -> dict[str, str]:
         environment = os.environ | {
@@ -126,11 +136,10 @@ class Demo:
         for line in listen.stdout:
             with self._lock:
                 self._events += 1
-                if self._hidden < 0:
-                    self._hidden += 1
-                    self._console.print(
-                        f"  [cyan]event[/] {in_words(orjson.loads(line))}", soft_wrap=True
-                    )
+                event = orjson.loads(line)
+                self._shown[event["pattern"]] += 1
+                if self._shown[event["pattern"]] <= EVENTS_SHOWN:
+                    self._console.print(f"  [cyan]event[/] {in_words(event)}", soft_wrap=True)
 
     def _watch(self, parts: dict[str, "subprocess.Popen[bytes]"], simulator: Simulator) -> None:
         """Show what happens until the time is over. Raises TickstockError when a part ended."""
@@ -138,7 +147,7 @@ class Demo:
         with connect(self._source.url, program="demo") as conn:
             while (left := until - time.monotonic()) > 0:
                 with self._lock:
-                    self._hidden = -EVENTS_SHOWN
+                    self._shown.clear()
                 before, sent_before = time.monotonic(), len(simulator.sent)
                 simulator.finished.wait(min(left, max(self._seconds / 6, 2)))
                 for name, process in parts.items():
