@@ -23,6 +23,7 @@ from tickstock.redis import client
 from tickstock.simulator import RandomMarket, Simulator
 from tickstock.timeframes import TIMEFRAMES
 
+from .e2e.hardship import market
 from .e2e.program import DEADLINE, KEY, command, environment, run, running, stop_all, until
 
 on_one_engine = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
@@ -260,7 +261,7 @@ def test_neither_key_nor_password_are_ever_told(url: str) -> None:
         "TICKSTOCK_REDIS_URL": f"redis://me:{PASSWORD}@127.0.0.1:1/0",
     }
     with (
-        Simulator(RandomMarket(5), keys=[KEY], speed=600) as simulator,
+        Simulator(market(5, 300), keys=[KEY], speed=600) as simulator,
         running("simulate", "--port", "0", "--verbose") as simulate,
         running("scan", "--verbose", **settings) as scan,
         running(

@@ -111,7 +111,8 @@ class Demo:
         say(f"[bold]redis[/]     {redis}")
         say(
             f"[bold]feed[/]      {simulator.url}: {len(self._market.symbols)} symbols, "
-            f"{speed:,.0f} times real time, from 08:30 New York"
+            f"{speed:,.0f} times real time, from 08:30 New York",
+            soft_wrap=True,
         )
 
     @contextmanager

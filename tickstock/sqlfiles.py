@@ -4,6 +4,7 @@ A file name may carry a tag, as in `004-candles.community.sql`: the file is for 
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,3 +49,8 @@ def files(folder: str, engine: str) -> list[SqlFile]:
     """The files of a folder below `sql/` that fit the engine, in order of their names."""
     names = sorted(path.name for path in (sql_folder() / folder).glob("*.sql"))
     return [file for name in names if (file := read(f"{folder}/{name}")).fits(engine)]
+
+
+def combined_sha256(several: Iterable[SqlFile]) -> str:
+    """One hash over the names and texts of several files."""
+    return hashlib.sha256("".join(file.name + file.sha256 for file in several).encode()).hexdigest()

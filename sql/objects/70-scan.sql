@@ -1,5 +1,5 @@
--- How scanners share the work: candles are taken from the queue by whoever comes first, and what was
--- taken, what follows and what was found is one transaction. A scanner that dies gives its share back.
+-- How scanners share the work: candles are taken from the queue by whoever comes first, and what is
+-- taken, what follows and what is found is one transaction. A scanner that dies gives its share back.
 
 create index if not exists scan_queue_candle_idx on tickstock.scan_queue (symbol, timeframe, ts);
 comment on index tickstock.scan_queue_candle_idx is
@@ -27,41 +27,34 @@ begin atomic
         select e.ctid from tickstock.scan_queue e
         where e.symbol = c.symbol and e.timeframe = c.timeframe and e.ts = c.ts for update skip locked) q))
     returning timeframe, symbol, ts
-  )
-  select distinct t.timeframe, t.symbol, t.ts from taken t order by t.timeframe, t.symbol, t.ts;
-end;
-comment on function tickstock.take_candles(integer) is
-  'Takes complete candles from the queue: those of its first so many entries, each with all its entries. Several scanners may call it at the same time; a rollback gives the candles back.';
-
-create or replace function tickstock.queue_larger(timeframes text[], symbols text[], starts timestamptz[]) returns bigint
-language sql
-begin atomic
-  -- Thousands of symbols share a few times, and what follows from these is worth computing once.
-  with larger as (
-    select p.timeframe as part, p.ts as part_starts, t.timeframe, candle_start(t.timeframe, p.ts) as ts
-    from (select distinct u.timeframe, u.ts from unnest(timeframes, starts) u (timeframe, ts)) p
+  ), time as materialized (
+    -- Thousands of symbols share a few times, and what follows from these is worth computing once.
+    -- A candle whose last part is complete is complete itself; otherwise the feed's clock will say when.
+    select p.timeframe as part, p.ts as part_starts, t.timeframe, c.ts,
+      case when candle_complete_at(p.timeframe, p.ts) >= candle_complete_at(t.timeframe, c.ts)
+           then '-infinity' else candle_complete_at(t.timeframe, c.ts) end as ready_at
+    from (select distinct k.timeframe, k.ts from taken k) p
     join public.timeframes t on t.made_from = p.timeframe
+    cross join lateral (select candle_start(t.timeframe, p.ts) as ts) c
     -- What lies outside the session is no part of the day.
     where t.timeframe <> 'daily' or exists (
       select from public.trading_days d
       where d.day = (p.ts at time zone 'America/New_York')::date and p.ts >= d.opens_at and p.ts < d.closes_at)
-  ), timed as materialized (
-    -- A candle whose last part is complete is complete itself; otherwise the feed's clock will say when.
-    select l.*, case when candle_complete_at(l.part, l.part_starts) >= candle_complete_at(l.timeframe, l.ts)
-                then '-infinity' else candle_complete_at(l.timeframe, l.ts) end as ready_at
-    from larger l
+  ), larger as materialized (
+    select distinct t.timeframe, k.symbol, t.ts, t.ready_at
+    from taken k join time t on t.part = k.timeframe and t.part_starts = k.ts
   ), queued as (
     insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
-    select distinct t.timeframe, u.symbol, t.ts, t.ready_at
-    from unnest(timeframes, symbols, starts) u (timeframe, symbol, ts)
-    join timed t on t.part = u.timeframe and t.part_starts = u.ts
-    order by t.ready_at, t.timeframe, u.symbol, t.ts
-    returning 1
+    select l.timeframe, l.symbol, l.ts, l.ready_at from larger l order by l.ready_at, l.timeframe, l.symbol, l.ts
   )
-  select count(*) from queued;
+  -- A larger candle that has come together with one of its parts has just been queued again, after it.
+  select k.timeframe, k.symbol, k.ts from taken k
+  except
+  select l.timeframe, l.symbol, l.ts from larger l
+  order by 1, 2, 3;
 end;
-comment on function tickstock.queue_larger(text[], text[], timestamptz[]) is
-  'Queues, for candles that were just scanned, the candles of the next timeframe that contain them.';
+comment on function tickstock.take_candles(integer) is
+  'Takes complete candles from the queue, those of its first so many entries, each with all its entries, and queues the larger candles they are parts of. Several scanners may call it at the same time; a rollback gives the candles back.';
 
 -- One function a timeframe: a plan of its own, on the one relation it needs.
 do $$

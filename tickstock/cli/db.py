@@ -24,8 +24,6 @@ from tickstock.embedded.installations import find_installations
 from tickstock.embedded.server import psql_command
 from tickstock.errors import TickstockError
 
-log = logging.getLogger(__name__)
-
 
 @click.group()
 def db() -> None:

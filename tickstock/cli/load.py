@@ -34,3 +34,4 @@ def load(files: tuple[str, ...], database_url: str | None) -> None:
                     "  why: select reason, payload from refused_bars order by id desc", err=True
                 )
         conn.execute("call ohlcv_refresh()")
+        conn.execute("analyze ohlcv_1min")

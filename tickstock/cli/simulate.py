@@ -1,17 +1,16 @@
 """`tickstock simulate`."""
 
-import logging
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
 from tickstock.cli import options
 from tickstock.errors import TickstockError
 from tickstock.simulator import RandomMarket, ReplayMarket, Simulator
-from tickstock.simulator.market import Market
+from tickstock.simulator.market import Market, default_start
 
-log = logging.getLogger(__name__)
+A_YEAR = timedelta(weeks=52)
 
 
 @click.command()
@@ -37,7 +36,8 @@ log = logging.getLogger(__name__)
     "--start",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
     metavar="UTC",
-    help="When the random market begins (UTC); else 08:30 New York of the latest weekday that is over.",
+    help="When the random market begins (UTC); else at 08:30 New York of the latest weekday that is "
+    "over, or of one a year ago at a --speed above 1, which would overtake the calendar.",
 )
 @click.option(
     "--speed",
@@ -73,7 +73,7 @@ def simulate(
     market: Market = (
         ReplayMarket(files)
         if files
-        else RandomMarket(symbols, seed=seed, start=start.replace(tzinfo=UTC) if start else None)
+        else RandomMarket(symbols, seed=seed, start=_start(start, speed))
     )
     stop = threading.Event()
     options.stop_on_signals(stop)
@@ -87,3 +87,10 @@ def simulate(
                 click.echo("the market has ended")
                 break
         click.echo(f"{len(simulator.sent):,} bars were sent")
+
+
+def _start(given: datetime | None, speed: float) -> datetime:
+    if given:
+        return given.replace(tzinfo=UTC)
+    # Closed hours take no time: a fast market would soon be ahead of today, which ingest refuses.
+    return default_start(datetime.now(UTC) - (A_YEAR if speed > 1 else timedelta()))

@@ -101,13 +101,14 @@ def require_schema(conn: Connection[TupleRow]) -> None:
 
 
 def _outdated(conn: Connection[TupleRow]) -> str | None:
-    applied: dict[str, str] = dict(
-        conn.execute("select name, engine from tickstock.migrations").fetchall()
-    )
-    if not applied:
+    rows = conn.execute("select name, engine, sha256 from tickstock.migrations").fetchall()
+    if not rows:
         return "the database has no tickstock schema"
-    engine = next(iter(applied.values()))
+    engine = rows[0][1]
+    applied = {name: sha256 for name, _, sha256 in rows}
     pending = [f.name for f in sqlfiles.files("migrations", engine) if f.name not in applied]
-    return (
-        f"the schema is older than this tickstock (lacks {', '.join(pending)})" if pending else None
-    )
+    if pending:
+        return f"the schema is older than this tickstock (lacks {', '.join(pending)})"
+    if applied.get("objects") != sqlfiles.combined_sha256(sqlfiles.files("objects", engine)):
+        return "the schema's views and functions are those of another tickstock version"
+    return None

@@ -5,9 +5,7 @@ rerunnable (`create or replace`) and runs whenever any of it has changed. All of
 under a lock: twenty migrations at once end like one, a failed one leaves the database as it was.
 """
 
-import hashlib
 import logging
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import psycopg
@@ -71,7 +69,7 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
                 "migration must not change. Reinstall tickstock, or restore the file."
             )
     objects = sqlfiles.files("objects", engine)
-    if (sha256 := _hash(objects)) != known.get("objects"):
+    if (sha256 := sqlfiles.combined_sha256(objects)) != known.get("objects"):
         for file in objects:
             _run(conn, file)
         _record(conn, "objects", sha256, engine)
@@ -124,7 +122,3 @@ def _record(conn: Connection[TupleRow], name: str, sha256: str, engine: str) -> 
         " applied_at = excluded.applied_at",
         (name, sha256, engine, tickstock.__version__),
     )
-
-
-def _hash(files: Sequence[SqlFile]) -> str:
-    return hashlib.sha256("".join(file.name + file.sha256 for file in files).encode()).hexdigest()

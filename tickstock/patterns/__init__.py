@@ -37,7 +37,8 @@ Floats = NDArray[np.float64]
 class Window:
     """A symbol's latest candles, oldest first; the last one is the candle being judged.
 
-    The arrays are read-only. There may be fewer than the pattern asked for, at the beginning of a symbol's history.
+    There may be fewer than the pattern asked for, at the beginning of a symbol's history. The
+    arrays are read-only.
     """
 
     symbol: str

@@ -35,7 +35,6 @@ WINDOWS = {
     )
     for timeframe in TIMEFRAMES
 }
-QUEUE_LARGER = "select tickstock.queue_larger(%s, %s, %s)"
 RECORD = "select tickstock.record_events(%s, %s, %s, %s, %s, %s, %s::jsonb[], %s)"
 
 
@@ -86,7 +85,6 @@ class Scanner:
                 for timeframe, candles in groupby(taken, attrgetter("timeframe"))
                 for event in self._find(conn, timeframe, list(candles))
             ]
-            conn.execute(QUEUE_LARGER, _columns(taken))
             return Scanned(len(taken), self._record(conn, found))
 
     def _find(

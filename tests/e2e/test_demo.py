@@ -1,0 +1,30 @@
+"""The demo, as a newcomer sees it."""
+
+import re
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.db.connection import fetch_value
+
+from .program import run
+
+pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+
+def test_the_demo_shows_the_pipeline_and_ends_well(url: str, conn: Connection[TupleRow]) -> None:
+    done = run("demo", "--seconds", "5", "--symbols", "10", TICKSTOCK_DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    stored = fetch_value(conn, "select count(*) from ohlcv_1min")
+    assert f"every bar sent is stored: {stored:,} of {stored:,}" in done.stdout
+    assert re.search(r"^  event \d{4}-\d\d-\d\d \d\d:\d\d  ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ *AAPL +5min +\d\d:\d\d ", done.stdout, re.MULTILINE)
+    for number, pattern in conn.execute(
+        "select count(*), pattern from events where timeframe = '1min' group by pattern"
+    ):
+        assert re.search(rf"^ *{pattern} +1min +{number:,} *$", done.stdout, re.MULTILINE)
+
+    again = run("demo", "--seconds", "5", TICKSTOCK_DATABASE_URL=url)
+    assert again.returncode == 1
+    assert "holds bars already" in again.stderr.splitlines()[-1]
