@@ -61,7 +61,11 @@ class Demo:
             scan = stack.enter_context(self._process("scan", env=environment))
             ingest = stack.enter_context(
                 self._process(
-                    "ingest", "--symbols", "*", "--feed-url", simulator.url, env=environment
+                    "ingest",
+                    *("--symbols", "*"),
+                    *("--feed-url", simulator.url),
+                    *("--rest-url", simulator.rest_url),
+                    env=environment,
                 )
             )
             self._watch({"ingest": ingest, "scan": scan, "listen": listen}, simulator)

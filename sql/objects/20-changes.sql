@@ -1,34 +1,21 @@
 -- What a change of a bar sets off: its half hour becomes dirty, the bar is queued for the scanners,
 -- and listeners are woken. Every write path goes through here: COPY, INSERT, MERGE, UPDATE, DELETE.
 
-create or replace function tickstock.after_insert() returns trigger
+create or replace function tickstock.after_write() returns trigger
 language plpgsql
 as $$
 begin
-  insert into tickstock.dirty (symbol, granule)
-  select distinct symbol, public.candle_start('30min', ts) from new_bars;
-  if not found then
-    return null;
+  if tg_op = 'INSERT' then
+    insert into tickstock.dirty (symbol, granule)
+    select distinct symbol, public.candle_start('30min', ts) from new_bars;
+  else
+    -- A bar that moved (symbol or ts changed) leaves one half hour and enters another.
+    insert into tickstock.dirty (symbol, granule)
+    select symbol, public.candle_start('30min', ts) from new_bars
+    union
+    select symbol, public.candle_start('30min', ts) from old_bars;
   end if;
   -- Off for bulk loads of history, and for databases nobody scans: alter database … set tickstock.scan_queue = off
-  if current_setting('tickstock.scan_queue', true) is distinct from 'off' then
-    insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
-    select '1min', symbol, ts, '-infinity' from new_bars;
-    perform pg_notify('tickstock_bars', '');
-  end if;
-  return null;
-end $$;
-comment on function tickstock.after_insert() is 'Trigger of ohlcv_1min: marks half hours dirty, queues bars for scanning. new_bars: the rows as they are now.';
-
-create or replace function tickstock.after_update() returns trigger
-language plpgsql
-as $$
-begin
-  -- A bar that moved (symbol or ts changed) leaves one half hour and enters another.
-  insert into tickstock.dirty (symbol, granule)
-  select symbol, public.candle_start('30min', ts) from new_bars
-  union
-  select symbol, public.candle_start('30min', ts) from old_bars;
   if found and current_setting('tickstock.scan_queue', true) is distinct from 'off' then
     insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
     select '1min', symbol, ts, '-infinity' from new_bars;
@@ -36,7 +23,8 @@ begin
   end if;
   return null;
 end $$;
-comment on function tickstock.after_update() is 'Trigger of ohlcv_1min: as after_insert, for the half hours of the rows before and after.';
+comment on function tickstock.after_write() is
+  'Trigger of ohlcv_1min, per statement: marks half hours dirty, queues bars for scanning. new_bars and old_bars: the rows written, as they are and as they were.';
 
 create or replace function tickstock.after_delete() returns trigger
 language plpgsql
@@ -59,9 +47,9 @@ end $$;
 comment on function tickstock.before_truncate() is 'Trigger of ohlcv_1min: every half hour that is about to lose its bars becomes dirty.';
 
 create or replace trigger after_insert after insert on ohlcv_1min
-  referencing new table as new_bars for each statement execute function tickstock.after_insert();
+  referencing new table as new_bars for each statement execute function tickstock.after_write();
 create or replace trigger after_update after update on ohlcv_1min
-  referencing new table as new_bars old table as old_bars for each statement execute function tickstock.after_update();
+  referencing new table as new_bars old table as old_bars for each statement execute function tickstock.after_write();
 create or replace trigger after_delete after delete on ohlcv_1min
   for each row execute function tickstock.after_delete();
 create or replace trigger before_truncate before truncate on ohlcv_1min

@@ -29,6 +29,7 @@ comment on function tickstock.candles_of_minutes(text, timestamptz, interval) is
 do $$
 declare
   level record;
+  body text;
 begin
   for level in
     select * from (values
@@ -38,41 +39,36 @@ begin
       (3, '30min',   'minutes', '30min',   $q$d.granule = m.ts$q$),
       (4, '1hour',   '30min',   '1hour',   $q$d.granule >= m.ts and d.granule < public.candle_end('1hour', m.ts)$q$),
       (5, '4hour',   '30min',   '4hour',   $q$d.granule >= m.ts and d.granule < public.candle_end('4hour', m.ts)$q$),
-      (6, 'daily',   'session', 'daily',   $q$d.granule >= m.ts and d.granule < public.candle_end('daily', m.ts)$q$),
+      (6, 'daily',   '30min',   'daily',   $q$d.granule >= m.ts and d.granule < public.candle_end('daily', m.ts)$q$),
       (7, 'weekly',  'daily',   'weekly',  $q$d.granule >= m.ts and d.granule < public.candle_end('weekly', m.ts)$q$),
       (8, 'monthly', 'daily',   'monthly', $q$d.granule >= m.ts and d.granule < public.candle_end('monthly', m.ts)$q$)
     ) as v (position, timeframe, source, key, stale) order by position
   loop
     if level.source = 'minutes' then
-      execute format($q$
-        create or replace function tickstock.live_%1$s(of_symbol text, starts timestamptz)
-        returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
-                       volume numeric, turnover numeric, trades bigint, bars integer)
-        language sql stable
-        begin atomic
-          select * from tickstock.candles_of_minutes(of_symbol, starts, %2$L);
-        end $q$, level.timeframe, (select width from timeframes t where t.timeframe = level.timeframe));
+      body := format('select * from tickstock.candles_of_minutes(of_symbol, starts, %L)',
+                     (select width from timeframes t where t.timeframe = level.timeframe));
     else
-      execute format($q$
-        create or replace function tickstock.live_%1$s(of_symbol text, starts timestamptz)
-        returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
-                       volume numeric, turnover numeric, trades bigint, bars integer)
-        language sql stable
-        begin atomic
-          select of_symbol, starts,
-            (array_agg(c.open order by c.ts))[1], max(c.high), min(c.low), (array_agg(c.close order by c.ts desc))[1],
-            sum(c.volume), case when count(*) = count(c.turnover) then sum(c.turnover) end,
-            case when count(*) = count(c.trades) then sum(c.trades)::bigint end, sum(c.bars)::integer
-          from (select * from tickstock.exact_%2$s e
-                where e.symbol = of_symbol and %3$s offset 0) c
-          having count(*) > 0;
-        end $q$, level.timeframe,
-        case level.source when 'session' then '30min' else level.source end,
-        case level.source when 'session' then
+      body := format($q$
+        select of_symbol, starts,
+          (array_agg(c.open order by c.ts))[1], max(c.high), min(c.low), (array_agg(c.close order by c.ts desc))[1],
+          sum(c.volume), case when count(*) = count(c.turnover) then sum(c.turnover) end,
+          case when count(*) = count(c.trades) then sum(c.trades)::bigint end, sum(c.bars)::integer
+        from (select * from tickstock.exact_%s e where e.symbol = of_symbol and %s offset 0) c
+        having count(*) > 0 $q$, level.source,
+        case level.timeframe when 'daily' then
+          -- A day is its regular session.
           $q$e.ts >= (select opens_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)
              and e.ts < (select closes_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)$q$
         else format('e.ts >= starts and e.ts < public.candle_end(%L, starts)', level.timeframe) end);
     end if;
+    execute format($q$
+      create or replace function tickstock.live_%s(of_symbol text, starts timestamptz)
+      returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
+                     volume numeric, turnover numeric, trades bigint, bars integer)
+      language sql stable
+      begin atomic
+        %s;
+      end $q$, level.timeframe, body);
     execute format('comment on function tickstock.live_%s(text, timestamptz) is %L', level.timeframe,
       format('%s candles of a symbol in the %s that begins at starts, as they are at this moment.', level.timeframe,
              case level.key when '30min' then 'half hour' else 'candle' end));

@@ -1,6 +1,7 @@
 """What holds for every test of the feed."""
 
 import logging
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -15,3 +16,11 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     yield caplog
     written = [caplog.handler.format(record) for record in caplog.get_records("call")]
     assert not [line for line in written if KEY in line]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of loopback on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -46,13 +46,6 @@ def plain_server(answer: bytes, asked: threading.Event | None = None) -> Iterato
         assert not thread.is_alive()
 
 
-@pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def check_unreachable(url: str, shown: str, reason: str, **options: float) -> None:
     name, message = failure(url, **options)
     assert name == "FeedUnreachableError"

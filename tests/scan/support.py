@@ -35,7 +35,7 @@ def new_york(clock: str) -> datetime:
 
 def bar(symbol: str, ts: datetime, close: str = "10.00", volume: int = 100) -> Bar:
     price = Decimal(close)
-    return Bar(symbol, ts, price, price + 1, price - 1, price, volume)
+    return Bar(symbol, ts, price, price + 1, price / 2, price, volume)
 
 
 def write(conn: Connection[TupleRow], *bars: Bar) -> None:

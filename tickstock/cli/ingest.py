@@ -4,6 +4,7 @@ import click
 
 from tickstock.cli import options
 from tickstock.db.source import database
+from tickstock.feed import rest
 from tickstock.feed.client import FeedClient
 from tickstock.ingest.pipeline import Ingest
 
@@ -18,6 +19,14 @@ from tickstock.ingest.pipeline import Ingest
     help="Tickers, separated by commas, or '*' for all.",
 )
 @options.feed_url
+@click.option(
+    "--rest-url",
+    envvar="TICKSTOCK_REST_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="REST API, asked at the start whether the market is open."
+    f" [default: {rest.DEFAULT_URL} for the vendor's feeds]",
+)
 @options.api_key
 @options.database_url
 @options.redis_url
@@ -25,6 +34,7 @@ from tickstock.ingest.pipeline import Ingest
 def ingest(
     symbols: str,
     feed_url: str,
+    rest_url: str | None,
     api_key: str | None,
     database_url: str | None,
     redis_url: str | None,
@@ -51,4 +61,6 @@ def ingest(
             redis_url=redis_url,
         )
         options.stop_on_signals(pipeline.stop)
+        if rest_url := rest_url or rest.url_beside(feed_url):
+            rest.log_market_now(rest_url, api_key)
         pipeline.run()

@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 
 from tickstock.bars import Bar
 from tickstock.errors import TickstockError
+from tickstock.simulator import rest
 from tickstock.simulator.events import Encoder, Event, Frame, frames
 from tickstock.simulator.market import Market, Minute
 from tickstock.simulator.session import EVERY_SYMBOL, Session, Terms
@@ -166,6 +167,11 @@ class Simulator:
         return f"ws://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
 
     @property
+    def rest_url(self) -> str:
+        """Where the REST API of the same market is."""
+        return self.url.removesuffix(PATH).replace("ws://", "http://")
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return self._where()[1]
@@ -218,7 +224,7 @@ class Simulator:
             self._meet,
             self._host,
             self._wanted_port,
-            process_request=_only_stocks,
+            process_request=self._route,
             compression=None,
             close_timeout=5.0,
             logger=_server_logger(),
@@ -295,6 +301,14 @@ class Simulator:
             await self._wanted.wait()
             self._deadline = asyncio.get_running_loop().time()
 
+    def _route(self, connection: ServerConnection, request: Request) -> Response | None:
+        """REST and unknown paths are answered here; None goes on with the WebSocket."""
+        if request.path.partition("?")[0].rstrip("/") == PATH:
+            return None
+        return rest.answer(request, self._terms.keys, self.clock) or connection.respond(
+            HTTPStatus.NOT_FOUND, f"This simulator serves {PATH} and {rest.STATUS_PATH}.\n"
+        )
+
     def _publish(self, minute: Minute, events: Sequence[Event]) -> None:
         whole_market: list[Frame] | None = None
         for session in tuple(self._sessions):
@@ -329,12 +343,6 @@ def _reachable(server: Server) -> tuple[str, int]:
     """Host and port for a client on this machine."""
     host, port = next(iter(server.sockets)).getsockname()[:2]
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
-
-
-def _only_stocks(connection: ServerConnection, request: Request) -> Response | None:
-    if request.path.partition("?")[0].rstrip("/") == PATH:
-        return None
-    return connection.respond(HTTPStatus.NOT_FOUND, f"This simulator serves {PATH} only.\n")
 
 
 def _server_logger() -> logging.Logger:

@@ -1,0 +1,161 @@
+"""Several scanners that fail and die while bars come in: as if one of them had done it all."""
+
+import random
+import threading
+from collections import Counter
+from datetime import UTC, datetime
+
+import psycopg
+from psycopg import Connection, sql
+from psycopg.rows import TupleRow
+
+from tests.conftest import Engine
+from tests.scan.oracle import candles_of
+from tests.scan.support import WAITING, bar, drain, new_york, terminate, write
+from tickstock.bars import Bar
+from tickstock.db.connection import connect, fetch_value
+from tickstock.patterns import Pattern, Signal, Window
+from tickstock.scan.scanner import Scanner
+from tickstock.simulator import RandomMarket
+from tickstock.timeframes import TIMEFRAMES
+
+SCANNERS = 4
+CUTS = 12
+EVENTS = "select pattern, symbol, timeframe, ts, direction, price, details from events"
+
+
+class Mishap(Exception):
+    """What goes wrong after everything went well."""
+
+
+def market() -> list[list[Bar]]:
+    """The bars of some minutes around the opening, and one bar when all is over."""
+    bars = RandomMarket(
+        12, seed=3, start=new_york("2025-11-24 09:21"), end=new_york("2025-11-24 10:02")
+    ).minutes()
+    end = bar("CLOCK", new_york("2025-12-31 23:59"))
+    return [*(minute.bars for minute in bars if minute.bars), [end]]
+
+
+def summing(seen: list[tuple[str, str, datetime]] | None = None) -> Pattern:
+    """Fires on every candle, and tells what the window was."""
+
+    def function(window: Window) -> Signal:
+        if seen is not None:
+            ts = datetime.fromtimestamp(window.ts[-1], UTC)
+            seen.append((window.timeframe, window.symbol, ts))
+        return Signal("neutral", {"candles": len(window), "sum": float(window.close.sum())})
+
+    return Pattern("Sum", 6, TIMEFRAMES, function)
+
+
+class Scanning(threading.Thread):
+    """Scans until told that there is no more to come; fails, and is cut off, now and then.
+
+    Which candles its committed transactions have scanned is written down by these transactions.
+    """
+
+    def __init__(self, url: str, seed: int, done: threading.Event) -> None:
+        super().__init__(name=f"scanner {seed}")
+        self.mishaps = self.cuts = 0
+        self.failure: Exception | None = None
+        self._url = url
+        self._rng = random.Random(seed)
+        self._done = done
+
+    def run(self) -> None:
+        try:
+            while not self._work():
+                self.cuts += 1
+        except Exception as error:
+            self.failure = error
+
+    def _work(self) -> bool:
+        """Whether all is done; else the connection is lost."""
+        seen: list[tuple[str, str, datetime]] = []
+        scanner = Scanner([summing(seen)], to_redis=True)
+        try:
+            with connect(self._url, program="scan") as conn:
+                while True:
+                    last_look = self._done.is_set()
+                    try:
+                        if not self._scan(conn, scanner, seen) and last_look:
+                            return fetch_value(conn, WAITING) == 0
+                    except Mishap:
+                        self.mishaps += 1
+        except psycopg.OperationalError:
+            return False
+
+    def _scan(
+        self, conn: Connection[TupleRow], scanner: Scanner, seen: list[tuple[str, str, datetime]]
+    ) -> int:
+        seen.clear()
+        with conn.transaction():
+            taken = scanner.scan(conn, most=self._rng.randint(1, 40)).candles
+            with conn.cursor() as cursor:
+                cursor.executemany("insert into takes values (%s, %s, %s)", seen)
+            if taken and self._rng.random() < 0.2:
+                raise Mishap
+        return taken
+
+
+def test_nothing_is_lost_and_nothing_twice(url: str, engine: Engine) -> None:
+    minutes = market()
+    done = threading.Event()
+    scanners = [Scanning(url, seed, done) for seed in range(SCANNERS)]
+    rng = random.Random(0)
+    with connect(url, program="test") as conn:
+        conn.execute("create table takes (timeframe text, symbol text, ts timestamptz)")
+        for scanner in scanners:
+            scanner.start()
+        for number, bars in enumerate(minutes):
+            write(conn, *bars)
+            if rng.random() < CUTS / len(minutes) or number == len(minutes) // 2:
+                terminate(conn, "scan")
+        done.set()
+        for scanner in scanners:
+            scanner.join(60)
+        assert [scanner.failure for scanner in scanners] == [None] * SCANNERS
+        assert not any(scanner.is_alive() for scanner in scanners)
+        assert sum(scanner.mishaps for scanner in scanners) > 5
+        assert sum(scanner.cuts for scanner in scanners) > 5
+
+        assert (
+            fetch_value(conn, "select count(*) from tickstock.scan_queue where symbol <> 'CLOCK'")
+            == 0
+        )
+        events = conn.execute(EVENTS).fetchall()
+        takes = Counter(conn.execute("select * from takes").fetchall())
+    every = candles_of([bar for bars in minutes for bar in bars])
+    complete = {tuple(c) for c in every if c.symbol != "CLOCK" or c.timeframe == "1min"}
+    assert set(takes) == complete
+    assert {n for (timeframe, *_), n in takes.items() if timeframe == "1min"} == {1}
+    assert len(events) == len(complete)
+    assert sorted(events, key=str) == sorted(events_of_one_scanner(engine, minutes), key=str)
+
+
+def events_of_one_scanner(engine: Engine, minutes: list[list[Bar]]) -> list[TupleRow]:
+    """All bars first, then one scanner to which nothing happens."""
+    url = engine.clone()
+    try:
+        with connect(url, program="test") as conn:
+            write(conn, *(bar for bars in minutes for bar in bars))
+            drain(conn, Scanner([summing()], to_redis=True))
+            return conn.execute(EVENTS).fetchall()
+    finally:
+        engine.drop(url)
+
+
+def test_what_one_has_taken_another_does_not_wait_for(url: str, conn: Connection[TupleRow]) -> None:
+    opening = new_york("2025-11-24 09:30")
+    write(conn, *(bar(symbol, opening) for symbol in "ABCD"))
+    scanner = Scanner([summing()], to_redis=False)
+    with connect(url, program="test") as other:
+        other.execute("set statement_timeout = '5s'")
+        with conn.transaction(force_rollback=True):
+            taken = conn.execute("select symbol from tickstock.take_candles(2)").fetchall()
+            assert drain(other, scanner).candles == 2
+        assert drain(other, scanner).candles == 2, "it gave them back"
+    names = sql.SQL("select distinct symbol from events").as_string()
+    assert len(taken) == 2
+    assert conn.execute(names).fetchall() != []

@@ -1,0 +1,159 @@
+"""Windows: exactly the last candles of ohlcv_<timeframe> up to the judged one, oldest first."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import count
+from typing import NamedTuple
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import Connection, sql
+from psycopg.rows import TupleRow
+
+from tests.scan.support import Recorder, bar, candle_of, drain, new_york, write
+from tickstock.bars import Bar
+from tickstock.patterns import Window
+from tickstock.scan.scanner import Candle, Scanner
+from tickstock.timeframes import TIMEFRAMES
+
+LONGEST = 7
+SYMBOLS = (f"S{n}" for n in count())
+
+DAYS = ("2025-10-31", "2025-11-03", "2025-11-26", "2025-11-27", "2025-11-28", "2025-12-01")
+minutes = st.builds(
+    lambda day, minute: new_york(f"{day} 08:25") + timedelta(minutes=minute),
+    st.sampled_from(DAYS),
+    # Around the opening, a few in a row; around the close of a half day; anywhere.
+    st.one_of(st.integers(60, 80), st.integers(270, 280), st.integers(0, 600)),
+)
+prices = st.decimals(Decimal("0.0100"), Decimal("99999.9999"), places=4)
+volumes = st.integers(0, 10**12)
+bars = st.builds(lambda ts, price, volume: (ts, str(price), volume), minutes, prices, volumes)
+
+
+def directly(conn: Connection[TupleRow], window: Window, length: int) -> list[TupleRow]:
+    """The candles, by the plainest of queries, as floats."""
+    query = sql.SQL(
+        "select extract(epoch from ts)::float8, open::float8, high::float8, low::float8,"
+        " close::float8, volume::float8 from {} where symbol = %s and ts <= %s"
+        " order by ts desc limit %s"
+    ).format(sql.Identifier(f"ohlcv_{window.timeframe}"))
+    end = candle_of(window).ts
+    return conn.execute(query, (window.symbol, end, length)).fetchall()[::-1]
+
+
+def rows_of(window: Window) -> list[TupleRow]:
+    columns = (window.ts, window.open, window.high, window.low, window.close, window.volume)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def candles_of(conn: Connection[TupleRow], symbol: str) -> set[Candle]:
+    return {
+        Candle(timeframe, symbol, ts)
+        for timeframe in TIMEFRAMES
+        for (ts,) in conn.execute(
+            sql.SQL("select ts from {} where symbol = %s").format(
+                sql.Identifier(f"ohlcv_{timeframe}")
+            ),
+            (symbol,),
+        )
+    }
+
+
+def windows_of(conn: Connection[TupleRow], symbol: str, length: int) -> list[Window]:
+    """What a pattern sees when all candles of a symbol are scanned."""
+    write(conn, bar("CLOCK", new_york("2025-12-31 23:59")))  # all are complete
+    recorder = Recorder(length)
+    for timeframe in TIMEFRAMES:
+        conn.execute(
+            sql.SQL(
+                "insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)"
+                " select %s, symbol, ts, '-infinity' from {} where symbol = %s"
+            ).format(sql.Identifier(f"ohlcv_{timeframe}")),
+            (timeframe, symbol),
+        )
+    drain(conn, Scanner([recorder.pattern], to_redis=False), most=10_000)
+    return [window for window in recorder.windows if window.symbol == symbol]
+
+
+class History(NamedTuple):
+    """Bars of one symbol: before a refresh, after it, and which of the first are deleted."""
+
+    before: list[tuple[datetime, str, int]]
+    after: list[tuple[datetime, str, int]]
+    deleted: set[int]
+
+
+histories = st.builds(
+    History,
+    st.lists(bars, min_size=1, max_size=40),
+    st.lists(bars, max_size=15),
+    st.sets(st.integers(0, 39), max_size=5),
+)
+
+
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(histories, min_size=1, max_size=4), st.integers(1, LONGEST))
+def test_they_are_what_a_plain_query_gives(
+    conn: Connection[TupleRow], given_histories: list[History], length: int
+) -> None:
+    """Whether candles are materialized, changed since, or gone since."""
+    of_symbols = {next(SYMBOLS): history for history in given_histories}
+    for symbol, history in of_symbols.items():
+        write(conn, *(bar(symbol, *rest) for rest in history.before))
+    conn.execute("call ohlcv_refresh()")
+    for symbol, history in of_symbols.items():
+        write(conn, *(bar(symbol, *rest) for rest in history.after))
+        for ts in {ts for n, (ts, *_) in enumerate(history.before) if n in history.deleted}:
+            conn.execute("delete from ohlcv_1min where symbol = %s and ts = %s", (symbol, ts))
+        windows = windows_of(conn, symbol, length)
+        assert {candle_of(window) for window in windows} == candles_of(conn, symbol)
+        for window in windows:
+            assert rows_of(window) == directly(conn, window, length), window
+
+
+def a_morning(symbol: str, size: int) -> list[Bar]:
+    start = new_york("2025-11-24 09:30")
+    return [bar(symbol, start + timedelta(minutes=n), f"{10 + n}") for n in range(size)]
+
+
+def test_they_are_shorter_at_the_beginning_of_history(conn: Connection[TupleRow]) -> None:
+    recorder = Recorder(3, ["1min"])
+    write(conn, *a_morning("AAPL", 5))
+    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    closes = [window.close.tolist() for window in recorder.windows]
+    assert closes == [[10], [10, 11], [10, 11, 12], [11, 12, 13], [12, 13, 14]]
+
+
+def test_each_pattern_gets_as_many_as_it_asked_for(conn: Connection[TupleRow]) -> None:
+    one, four = Recorder(1, ["1min"]), Recorder(4, ["1min"])
+    write(conn, *a_morning("AAPL", 6))
+    drain(conn, Scanner([one.pattern, four.pattern], to_redis=False))
+    assert [window.close.tolist() for window in one.windows][-1] == [15]
+    assert [window.close.tolist() for window in four.windows][-1] == [12, 13, 14, 15]
+
+
+def test_they_belong_to_one_symbol(conn: Connection[TupleRow]) -> None:
+    recorder = Recorder(9, ["1min"])
+    write(conn, *a_morning("A", 4), *a_morning("AA", 2), *a_morning("B", 3))
+    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    lengths = {window.symbol: len(window) for window in recorder.windows}
+    assert lengths == {"A": 4, "AA": 2, "B": 3}
+
+
+def test_a_bar_that_is_gone_again_is_not_judged(conn: Connection[TupleRow]) -> None:
+    recorder = Recorder(9, ["1min"])
+    write(conn, *a_morning("A", 3))
+    conn.execute("delete from ohlcv_1min where ts = %s", (new_york("2025-11-24 09:31"),))
+    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    assert [window.close.tolist() for window in recorder.windows] == [[10], [10, 12]]
+
+
+def test_times_are_seconds_in_utc(conn: Connection[TupleRow]) -> None:
+    recorder = Recorder(1, ["1min"])
+    write(conn, bar("A", new_york("2025-07-01 09:30")))
+    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    (window,) = recorder.windows
+    assert window.ts.tolist() == [datetime(2025, 7, 1, 13, 30, tzinfo=UTC).timestamp()]
