@@ -46,7 +46,9 @@ class Crowd:
 
     def add(self, work: Callable[[Connection[TupleRow], random.Random], str]) -> None:
         seed = len(self._threads)
-        self._threads.append(threading.Thread(target=self._run, args=(work, random.Random(seed))))
+        self._threads.append(
+            threading.Thread(target=self._run, args=(work, random.Random(seed)), daemon=True)
+        )
         self._threads[-1].start()
 
     def join(self) -> None:

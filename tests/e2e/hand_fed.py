@@ -58,6 +58,7 @@ class HandFed:
         peer.serve()
         while order := self._orders.get():
             order(peer)
+        self._orders.put(None)  # for the thread of a connection before, if the client came back
 
     def end(self) -> None:
         self._orders.put(None)

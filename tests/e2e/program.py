@@ -95,7 +95,7 @@ class Program:
         self.output: list[str] = []
         self.errors: list[str] = []
         self._readers = [
-            threading.Thread(target=_read, args=(stream, lines))
+            threading.Thread(target=_read, args=(stream, lines), daemon=True)
             for stream, lines in (
                 (self.process.stdout, self.output),
                 (self.process.stderr, self.errors),

@@ -182,7 +182,7 @@ class ScriptedServer:
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{self.port}/stocks"
-        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> Self:
         self._acceptor.start()
@@ -211,7 +211,7 @@ class ScriptedServer:
                 return
             script = self._scripts[min(self.connections, len(self._scripts) - 1)]
             self.connections += 1
-            thread = threading.Thread(target=self._play, args=(sock, script))
+            thread = threading.Thread(target=self._play, args=(sock, script), daemon=True)
             self._threads.append(thread)
             thread.start()
 

@@ -62,7 +62,7 @@ def candles_of(conn: Connection[TupleRow], symbol: str) -> set[Candle]:
 
 def windows_of(conn: Connection[TupleRow], symbol: str, length: int) -> list[Window]:
     """What a pattern sees when all candles of a symbol are scanned."""
-    write(conn, bar("CLOCK", new_york("2025-12-31 23:59")))  # all are complete
+    write(conn, bar("CLOCK", new_york("2025-12-31 17:31")))  # all are complete
     recorder = Recorder(length)
     for timeframe in TIMEFRAMES:
         conn.execute(

@@ -18,8 +18,8 @@ from tickstock.scan.scanner import Scanner
 
 log = logging.getLogger(__name__)
 
-POLL = 1.0
-"""Seconds between scans when nobody notifies: a notification only shortens the wait."""
+POLL = 0.5
+"""Seconds between scans when nobody notifies, and between looks at `stop`."""
 REPORT_EVERY = 10.0
 
 
@@ -83,8 +83,7 @@ class ScanWorker:
             while self._scan(conn) and not self.stop.is_set():
                 backoff.reset()
             self._report()
-            # In short waits, so that a signal ends them.
-            for _ in conn.notifies(timeout=min(POLL, 0.5), stop_after=1):
+            for _ in conn.notifies(timeout=POLL, stop_after=1):
                 pass
 
     def _scan(self, conn: Connection[TupleRow]) -> bool:

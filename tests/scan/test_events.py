@@ -1,0 +1,137 @@
+"""Events as they are recorded and notified."""
+
+import json
+import threading
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from psycopg import Connection
+from psycopg.errors import CheckViolation
+from psycopg.rows import TupleRow
+
+from tests.scan.support import bar, drain, new_york, signalling, write
+from tickstock.db.connection import connect, fetch_value
+from tickstock.patterns import Pattern, Signal
+from tickstock.scan.scanner import Scanned, Scanner
+
+OPENING = new_york("2025-07-01 09:30")
+
+RECORD = (
+    "select tickstock.record_events(array['Doji'], array[%s], array['1min'], array[%s]::timestamptz[],"
+    " array['neutral'], array[%s]::numeric[], array['{}']::jsonb[], true)"
+)
+
+
+def heard(conn: Connection[TupleRow]) -> list[str]:
+    """Notifications that have come so far."""
+    conn.execute("select")
+    return [notify.payload for notify in conn.notifies(timeout=0)]
+
+
+def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleRow]) -> None:
+    direction = Pattern("Trend", 1, ("5min",), lambda _: Signal("short", {"slope": 0.25}))
+    price = "12345.678901234567890"
+    with connect(url, program="test") as listener:
+        listener.execute("listen tickstock_patterns")
+        write(conn, bar("BRK.B", OPENING, price), bar("CLOCK", new_york("2025-07-01 09:35")))
+        drain(conn, Scanner([direction], to_redis=False))
+        (payload,) = heard(listener)
+    event: dict[str, Any] = json.loads(payload, parse_float=Decimal)
+    assert event == {
+        "id": fetch_value(conn, "select id from events"),
+        "pattern": "Trend",
+        "symbol": "BRK.B",
+        "timestamp": "2025-07-01T13:30:00Z",
+        "direction": "short",
+        "timeframe": "5min",
+        "price": Decimal(price),
+    }
+    assert price in payload, "with all its digits, and no quotes"
+
+
+def test_the_table_tells_the_numbers_behind_it(conn: Connection[TupleRow]) -> None:
+    pattern = Pattern("Trend", 1, ("1min",), lambda _: Signal("short", {"slope": 0.25}))
+    write(conn, bar("AAPL", OPENING, "99.90"))
+    drain(conn, Scanner([pattern], to_redis=False))
+    row = conn.execute(
+        "select pattern, symbol, timeframe, ts, direction, price::text, details from events"
+    ).fetchone()
+    assert row == ("Trend", "AAPL", "1min", OPENING, "short", "99.90", {"slope": 0.25})
+
+
+def test_nothing_is_notified_that_did_not_happen(url: str, conn: Connection[TupleRow]) -> None:
+    write(conn, bar("AAPL", OPENING))
+    with connect(url, program="test") as listener:
+        listener.execute("listen tickstock_patterns")
+        with conn.transaction(force_rollback=True):
+            assert drain(conn, Scanner([signalling()], to_redis=False)).events == 1
+        assert heard(listener) == []
+
+
+def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
+    with connect(url, program="test") as listener:
+        listener.execute("listen tickstock_patterns")
+        for price in (Decimal("1.10"), Decimal("1.20")):
+            conn.execute(RECORD, ("AAPL", OPENING, price))
+        assert len(heard(listener)) == 1
+    assert conn.execute("select price from events").fetchall() == [(Decimal("1.10"),)]
+
+
+def test_events_come_in_the_order_of_their_candles(url: str, conn: Connection[TupleRow]) -> None:
+    scanner = Scanner([signalling("B"), signalling("A")], to_redis=False)
+    later = new_york("2025-07-01 09:31")
+    write(conn, *(bar(symbol, ts) for symbol in "YX" for ts in (later, OPENING)))
+    with connect(url, program="test") as listener:
+        listener.execute("listen tickstock_patterns")
+        assert drain(conn, scanner) == Scanned(4, 8)
+        notified = [json.loads(payload) for payload in heard(listener)]
+    assert [event["id"] for event in notified] == sorted(event["id"] for event in notified)
+    assert [(e["timestamp"][11:16], e["symbol"], e["pattern"]) for e in notified] == [
+        (clock, symbol, pattern)
+        for clock in ("13:30", "13:31")
+        for symbol in ("X", "Y")
+        for pattern in ("A", "B")
+    ]
+
+
+def test_who_has_read_up_to_an_id_has_missed_none_before_it(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """A later recorder waits for an earlier one's commit, so that ids become visible in order."""
+    with connect(url, program="test") as later:
+        recorded = threading.Event()
+
+        def record() -> None:
+            later.execute(RECORD, ("LATER", OPENING, 1))
+            recorded.set()
+
+        thread = threading.Thread(target=record)
+        with conn.transaction():
+            conn.execute(RECORD, ("EARLIER", OPENING, 1))
+            thread.start()
+            while not fetch_value(
+                conn, "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            ):
+                assert not recorded.is_set()
+        thread.join()
+    assert conn.execute("select symbol from events order by id").fetchall() == [
+        ("EARLIER",),
+        ("LATER",),
+    ]
+
+
+@pytest.mark.parametrize("to_redis", [True, False])
+def test_without_redis_events_are_not_left_waiting(
+    to_redis: bool, conn: Connection[TupleRow]
+) -> None:
+    write(conn, bar("AAPL", OPENING))
+    drain(conn, Scanner([signalling()], to_redis=to_redis))
+    published: datetime | None = fetch_value(conn, "select published_at from events")
+    assert (published is None) == to_redis
+
+
+def test_the_table_refuses_what_is_no_direction(conn: Connection[TupleRow]) -> None:
+    with pytest.raises(CheckViolation):
+        conn.execute(RECORD.replace("'neutral'", "'up'"), ("AAPL", OPENING, 1))
