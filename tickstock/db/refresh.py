@@ -27,12 +27,19 @@ class RefreshWorker(threading.Thread):
         while not self._stop_event.wait(self._interval):
             try:
                 self._refresh_until_trouble()
+            except psycopg.errors.LockNotAvailable:
+                log.warning(
+                    "refresh waits: another session holds its lock (select pid from pg_locks where "
+                    "locktype = 'advisory'); answers stay exact, queries get slower"
+                )
             except (psycopg.Error, DatabaseUnavailableError) as error:
                 log.warning("refresh failed, will try again: %s", first_line(error))
 
     def _refresh_until_trouble(self) -> None:
         # A connection of its own, closed on any error: a failed refresh must not keep its lock.
         with connect(self._url, program="refresh") as conn:
+            # A psql session whose refresh was interrupted keeps the lock until it ends: say so.
+            conn.execute("set lock_timeout = '60s'")
             while True:
                 conn.execute("call public.ohlcv_refresh()")
                 if self._stop_event.wait(self._interval):
