@@ -13,7 +13,7 @@ comment on column timeframes.timeframe is 'Name, as in ohlcv_<timeframe>.';
 comment on column timeframes.position is 'Order, from the shortest to the longest.';
 comment on column timeframes.width is 'Length of a candle. From 4hour up it is counted in New York local time.';
 comment on column timeframes.sessions is 'all: made of all bars, pre-market and after-hours too. regular: made of the regular session only.';
-comment on column timeframes.made_from is 'The next shorter timeframe, whose completed candles complete this one.';
+comment on column timeframes.made_from is 'The shorter timeframe whose completed candles complete this one.';
 insert into timeframes values
   ('1min',    1, '1 minute',   'all',     null),
   ('5min',    2, '5 minutes',  'all',     '1min'),
@@ -21,7 +21,8 @@ insert into timeframes values
   ('30min',   4, '30 minutes', 'all',     '15min'),
   ('1hour',   5, '1 hour',     'all',     '30min'),
   ('4hour',   6, '4 hours',    'all',     '1hour'),
-  ('daily',   7, '1 day',      'regular', '4hour'),
+  -- Not of 4hour: a session ends on a half hour, on half days in the middle of a 4hour candle.
+  ('daily',   7, '1 day',      'regular', '30min'),
   ('weekly',  8, '7 days',     'regular', 'daily'),
   ('monthly', 9, '1 month',    'regular', 'daily');
 
@@ -96,6 +97,8 @@ create table tickstock.scan_queue (
   ready_at timestamptz not null
 );
 create index scan_queue_ready_at_idx on tickstock.scan_queue (ready_at, id);
+-- The entries of one candle: it has one for each of its parts, and a scanner takes all of them at once.
+create index scan_queue_candle_idx on tickstock.scan_queue (symbol, timeframe, ts);
 comment on table tickstock.scan_queue is
   'Candles that wait to be scanned for patterns. A fresh bar enters as a 1min candle; a scanned candle enters the candle of the next timeframe.';
 comment on column tickstock.scan_queue.id is 'Order of arrival.';

@@ -1,13 +1,6 @@
 -- How scanners share the work: candles are taken from the queue by whoever comes first, and what is
 -- taken, what follows and what is found is one transaction. A scanner that dies gives its share back.
 
-create index if not exists scan_queue_candle_idx on tickstock.scan_queue (symbol, timeframe, ts);
-comment on index tickstock.scan_queue_candle_idx is
-  'Entries of one candle: it has one for each of its parts, and a scanner takes all of them at once.';
-
--- A session ends on a half hour, on half days in the middle of a 4hour candle.
-update timeframes set made_from = '30min' where timeframe = 'daily' and made_from <> '30min';
-
 create or replace function tickstock.take_candles(most integer)
 returns table (timeframe text, symbol text, ts timestamptz)
 language sql

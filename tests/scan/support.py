@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
@@ -18,6 +19,9 @@ from tickstock.patterns import Pattern, Signal, Window
 from tickstock.scan.scanner import Candle, Scanned, Scanner
 from tickstock.scan.worker import ScanWorker
 from tickstock.timeframes import TIMEFRAMES
+
+on_one_engine = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+"""For what is not a matter of the engine."""
 
 DEADLINE = 30.0
 """Seconds after which something that must happen has not happened."""

@@ -9,7 +9,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.scan.support import WAITING, bar, drain, new_york, signalling, write
+from tests.scan.support import WAITING, bar, drain, new_york, on_one_engine, signalling, write
 from tickstock.db.connection import fetch_value
 from tickstock.patterns import Pattern, Signal, Window
 from tickstock.scan.scanner import Scanned, Scanner
@@ -38,6 +38,7 @@ BROKEN: dict[str, Callable[[Window], Any]] = {
 }
 
 
+@on_one_engine
 def test_it_stops_nothing_else(
     conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -57,6 +58,7 @@ def test_it_stops_nothing_else(
         assert reason in line
 
 
+@on_one_engine
 def test_numbers_of_numpy_are_details_and_what_is_no_number_is_null(
     conn: Connection[TupleRow],
 ) -> None:

@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.errors import CheckViolation
 from psycopg.rows import TupleRow
 
-from tests.scan.support import bar, drain, new_york, signalling, write
+from tests.scan.support import bar, drain, new_york, on_one_engine, signalling, write
 from tickstock.db.connection import connect, fetch_value
 from tickstock.patterns import Pattern, Signal
 from tickstock.scan.scanner import Scanned, Scanner
@@ -51,6 +51,7 @@ def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleR
     assert price in payload, "with all its digits, and no quotes"
 
 
+@on_one_engine
 def test_the_table_tells_the_numbers_behind_it(conn: Connection[TupleRow]) -> None:
     pattern = Pattern("Trend", 1, ("1min",), lambda _: Signal("short", {"slope": 0.25}))
     write(conn, bar("AAPL", OPENING, "99.90"))
@@ -61,6 +62,7 @@ def test_the_table_tells_the_numbers_behind_it(conn: Connection[TupleRow]) -> No
     assert row == ("Trend", "AAPL", "1min", OPENING, "short", "99.90", {"slope": 0.25})
 
 
+@on_one_engine
 def test_nothing_is_notified_that_did_not_happen(url: str, conn: Connection[TupleRow]) -> None:
     write(conn, bar("AAPL", OPENING))
     with connect(url, program="test") as listener:
@@ -70,6 +72,7 @@ def test_nothing_is_notified_that_did_not_happen(url: str, conn: Connection[Tupl
         assert heard(listener) == []
 
 
+@on_one_engine
 def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
     with connect(url, program="test") as listener:
         listener.execute("listen tickstock_patterns")
@@ -79,6 +82,7 @@ def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
     assert conn.execute("select price from events").fetchall() == [(Decimal("1.10"),)]
 
 
+@on_one_engine
 def test_events_come_in_the_order_of_their_candles(url: str, conn: Connection[TupleRow]) -> None:
     scanner = Scanner([signalling("B"), signalling("A")], to_redis=False)
     later = new_york("2025-07-01 09:31")
@@ -96,6 +100,7 @@ def test_events_come_in_the_order_of_their_candles(url: str, conn: Connection[Tu
     ]
 
 
+@on_one_engine
 def test_who_has_read_up_to_an_id_has_missed_none_before_it(
     url: str, conn: Connection[TupleRow]
 ) -> None:
@@ -122,6 +127,7 @@ def test_who_has_read_up_to_an_id_has_missed_none_before_it(
     ]
 
 
+@on_one_engine
 @pytest.mark.parametrize("to_redis", [True, False])
 def test_without_redis_events_are_not_left_waiting(
     to_redis: bool, conn: Connection[TupleRow]
@@ -132,6 +138,7 @@ def test_without_redis_events_are_not_left_waiting(
     assert (published is None) == to_redis
 
 
+@on_one_engine
 def test_the_table_refuses_what_is_no_direction(conn: Connection[TupleRow]) -> None:
     with pytest.raises(CheckViolation):
         conn.execute(RECORD.replace("'neutral'", "'up'"), ("AAPL", OPENING, 1))

@@ -15,6 +15,7 @@ from tests.scan.support import (
     drain,
     eventually,
     new_york,
+    on_one_engine,
     signalling,
     terminate,
     write,
@@ -25,8 +26,6 @@ from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import PATTERNS_CHANNEL
 from tickstock.scan.listen import Event, from_postgres, from_redis, in_words
 from tickstock.scan.scanner import Scanner
-
-on_one_engine = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
 OPENING = new_york("2025-07-01 09:30")
 

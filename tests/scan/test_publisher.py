@@ -12,7 +12,7 @@ import redis
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.scan.support import DEADLINE, eventually, new_york, terminate
+from tests.scan.support import DEADLINE, eventually, new_york, on_one_engine, terminate
 from tickstock.db.connection import connect, fetch_value
 from tickstock.embedded.redis import embedded_redis, find_redis_server
 from tickstock.redis import PATTERNS_CHANNEL
@@ -110,6 +110,7 @@ def test_each_event_once_in_the_order_of_ids(
     assert fetch_value(conn, never) == 0
 
 
+@on_one_engine
 def test_it_finds_events_that_nobody_told_it_of(
     url: str, conn: Connection[TupleRow], redis_url: str
 ) -> None:
@@ -121,6 +122,7 @@ def test_it_finds_events_that_nobody_told_it_of(
         assert subscriber.hear(2) == payloads(conn)
 
 
+@on_one_engine
 def test_what_was_recorded_before_the_end_is_published_by_then(
     url: str, conn: Connection[TupleRow], redis_url: str
 ) -> None:
@@ -142,6 +144,7 @@ def redis_back(conn: Connection[TupleRow], path: Path) -> Iterator[Subscriber]:
         yield subscriber
 
 
+@on_one_engine
 def test_an_outage_of_redis_loses_nothing(
     url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,22 +163,26 @@ def test_an_outage_of_redis_loses_nothing(
                 caplog.clear()
 
 
+@on_one_engine
 def test_a_publisher_that_dies_before_it_has_marked_sends_again(
     url: str, conn: Connection[TupleRow], redis_url: str
 ) -> None:
     record(conn, 1, 2)
-    with Subscriber(redis_url) as subscriber, publishing(url, redis_url):
-        with connect(url, program="test") as blocker, blocker.transaction():
-            # The mark waits for this row; the sending, which comes before it, does not.
-            blocker.execute("select from events where symbol = 'S2' for update")
+    with Subscriber(redis_url) as subscriber, connect(url, program="test") as blocker:
+        # The mark waits for this row; the sending, which comes before it, does not.
+        blocker.execute("begin")
+        blocker.execute("select from events where symbol = 'S2' for update")
+        with publishing(url, redis_url):
             sent = list(subscriber.hear(2))
             assert terminate(conn, "publish") == 1
             assert fetch_value(conn, UNPUBLISHED) == 2
-        eventually(lambda: fetch_value(conn, UNPUBLISHED) == 0, "all is marked")
+            blocker.execute("commit")
+            eventually(lambda: fetch_value(conn, UNPUBLISHED) == 0, "all is marked")
         assert sent == payloads(conn)
         assert subscriber.hear(4) == sent + sent
 
 
+@on_one_engine
 def test_two_publishers_send_each_event_once(
     url: str, conn: Connection[TupleRow], redis_url: str
 ) -> None:

@@ -40,18 +40,14 @@ def loaded(conn: Connection[TupleRow]) -> Connection[TupleRow]:
     return conn
 
 
-@pytest.mark.parametrize(
-    ("timeframe", "clock"), [("1min", "09:32"), ("5min", "09:30"), ("daily", "00:00")]
-)
-def test_a_window_is_read_by_index(
-    timeframe: str, clock: str, loaded: Connection[TupleRow]
-) -> None:
-    nodes = list(scans(explain(loaded, timeframe, new_york(f"2025-11-21 {clock}"))))
-    assert nodes
-    for node in nodes:
-        assert node["Node Type"] != "Seq Scan", node
-        assert "symbol" in str(node.get("Index Cond") or node.get("Recheck Cond")), node
-    assert LENGTH <= sum(map(rows_read, nodes)) <= MOST_ROWS
+def test_a_window_is_read_by_index(loaded: Connection[TupleRow]) -> None:
+    for timeframe, clock in {"1min": "09:32", "5min": "09:30", "daily": "00:00"}.items():
+        nodes = list(scans(explain(loaded, timeframe, new_york(f"2025-11-21 {clock}"))))
+        assert nodes, timeframe
+        for node in nodes:
+            assert node["Node Type"] != "Seq Scan", node
+            assert "symbol" in str(node.get("Index Cond") or node.get("Recheck Cond")), node
+        assert LENGTH <= sum(map(rows_read, nodes)) <= MOST_ROWS, timeframe
 
 
 def explain(conn: Connection[TupleRow], timeframe: str, end: datetime) -> dict[str, Any]:

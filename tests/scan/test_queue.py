@@ -6,7 +6,7 @@ from datetime import timedelta
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.scan.support import Recorder, bar, drain, new_york, signalling, write
+from tests.scan.support import Recorder, bar, drain, new_york, on_one_engine, signalling, write
 from tickstock.db.connection import fetch_value
 from tickstock.db.writer import write_bars
 from tickstock.patterns import Pattern, Signal, Window
@@ -95,12 +95,16 @@ def test_bars_out_of_the_session_are_no_part_of_the_day(conn: Connection[TupleRo
     scanner = Scanner([recorder.pattern], to_redis=False)
     for clock in ("2025-11-28 09:29", "2025-11-28 13:00", "2025-11-29 11:00"):
         write(conn, bar("AAPL", new_york(clock)))
+    drain(conn, scanner)
+    days = "select count(*) from tickstock.scan_queue where timeframe = 'daily'"
+    assert fetch_value(conn, days) == 0
     write(conn, bar("CLOCK", new_york("2025-12-31 23:59")))
     drain(conn, scanner)
     timeframes = {candle.timeframe for candle in recorder.scanned if candle.symbol == "AAPL"}
     assert timeframes == {"1min", "5min", "15min", "30min", "1hour", "4hour"}
 
 
+@on_one_engine
 def test_a_take_is_no_larger_than_asked_for(conn: Connection[TupleRow]) -> None:
     scanner = Scanner([signalling()], to_redis=False)
     write(conn, *(bar(f"S{n}", OPENING) for n in range(10)))
@@ -108,6 +112,7 @@ def test_a_take_is_no_larger_than_asked_for(conn: Connection[TupleRow]) -> None:
     assert taken == [Scanned(4, 4), Scanned(4, 4), Scanned(2, 2), Scanned(0, 0)]
 
 
+@on_one_engine
 def test_a_scan_that_fails_gives_its_candles_back(conn: Connection[TupleRow]) -> None:
     write(conn, bar("AAPL", OPENING))
     scanner = Scanner([signalling()], to_redis=False)

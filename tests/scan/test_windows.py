@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tests.scan.support import Recorder, bar, candle_of, drain, new_york, write
+from tests.scan.support import Recorder, bar, candle_of, drain, new_york, on_one_engine, write
 from tickstock.bars import Bar
 from tickstock.patterns import Window
 from tickstock.scan.scanner import Candle, Scanner
@@ -119,6 +119,7 @@ def a_morning(symbol: str, size: int) -> list[Bar]:
     return [bar(symbol, start + timedelta(minutes=n), f"{10 + n}") for n in range(size)]
 
 
+@on_one_engine
 def test_they_are_shorter_at_the_beginning_of_history(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(3, ["1min"])
     write(conn, *a_morning("AAPL", 5))
@@ -127,6 +128,7 @@ def test_they_are_shorter_at_the_beginning_of_history(conn: Connection[TupleRow]
     assert closes == [[10], [10, 11], [10, 11, 12], [11, 12, 13], [12, 13, 14]]
 
 
+@on_one_engine
 def test_each_pattern_gets_as_many_as_it_asked_for(conn: Connection[TupleRow]) -> None:
     one, four = Recorder(1, ["1min"]), Recorder(4, ["1min"])
     write(conn, *a_morning("AAPL", 6))
@@ -135,6 +137,7 @@ def test_each_pattern_gets_as_many_as_it_asked_for(conn: Connection[TupleRow]) -
     assert [window.close.tolist() for window in four.windows][-1] == [12, 13, 14, 15]
 
 
+@on_one_engine
 def test_they_belong_to_one_symbol(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(9, ["1min"])
     write(conn, *a_morning("A", 4), *a_morning("AA", 2), *a_morning("B", 3))
@@ -143,6 +146,7 @@ def test_they_belong_to_one_symbol(conn: Connection[TupleRow]) -> None:
     assert lengths == {"A": 4, "AA": 2, "B": 3}
 
 
+@on_one_engine
 def test_a_bar_that_is_gone_again_is_not_judged(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(9, ["1min"])
     write(conn, *a_morning("A", 3))
@@ -151,6 +155,7 @@ def test_a_bar_that_is_gone_again_is_not_judged(conn: Connection[TupleRow]) -> N
     assert [window.close.tolist() for window in recorder.windows] == [[10], [10, 12]]
 
 
+@on_one_engine
 def test_times_are_seconds_in_utc(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(1, ["1min"])
     write(conn, bar("A", new_york("2025-07-01 09:30")))

@@ -18,6 +18,7 @@ from tests.scan.support import (
     bar,
     eventually,
     new_york,
+    on_one_engine,
     signalling,
     terminate,
     working,
@@ -65,6 +66,7 @@ def test_it_wakes_when_bars_come(
         write(conn, bar("LAST", OPENING))  # wakes it, to see that it is to stop
 
 
+@on_one_engine
 def test_it_finds_what_nobody_told_it_of(url: str, conn: Connection[TupleRow]) -> None:
     with working(url, [signalling()]):
         await_worker(conn)
@@ -79,6 +81,7 @@ def test_it_finds_what_nobody_told_it_of(url: str, conn: Connection[TupleRow]) -
         await_events(conn, 1)
 
 
+@on_one_engine
 def test_what_waited_for_it_is_scanned_at_once(url: str, conn: Connection[TupleRow]) -> None:
     write(conn, *(bar("AAPL", OPENING + n * MINUTE) for n in range(7)))
     with working(url, [signalling(timeframes=["1min", "5min"])]) as worker:
@@ -116,6 +119,7 @@ def closed(url: str, dbname: str) -> Iterator[None]:
         allow(True)
 
 
+@on_one_engine
 def test_it_survives_a_database_that_is_gone_for_a_while(
     url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,6 +134,7 @@ def test_it_survives_a_database_that_is_gone_for_a_while(
     assert caplog.text.count("database gone, will try again") == 1
 
 
+@on_one_engine
 def test_at_the_start_a_missing_database_or_schema_is_an_error(empty_url: str) -> None:
     missing = make_conninfo(empty_url, dbname="no_such_database")
     with pytest.raises(DatabaseUnavailableError):
@@ -138,6 +143,7 @@ def test_at_the_start_a_missing_database_or_schema_is_an_error(empty_url: str) -
         ScanWorker(empty_url, []).run()
 
 
+@on_one_engine
 def test_it_stops_promptly(url: str, conn: Connection[TupleRow]) -> None:
     with working(url, [signalling()]) as worker:
         await_worker(conn)
@@ -146,6 +152,7 @@ def test_it_stops_promptly(url: str, conn: Connection[TupleRow]) -> None:
     assert time.monotonic() - before < PROMPTLY
 
 
+@on_one_engine
 def test_it_stops_promptly_without_its_redis_too(
     url: str, conn: Connection[TupleRow], tmp_path: Path
 ) -> None:
