@@ -23,9 +23,9 @@ from tickstock.ingest.pipeline import Ingest
     "--rest-url",
     envvar="TICKSTOCK_REST_URL",
     show_envvar=True,
+    show_default=f"{rest.DEFAULT_URL} for the vendor's feeds",
     metavar="URL",
-    help="REST API, asked at the start whether the market is open."
-    f" [default: {rest.DEFAULT_URL} for the vendor's feeds]",
+    help="REST API of the feed, asked at the start whether the market is open.",
 )
 @options.api_key
 @options.database_url
