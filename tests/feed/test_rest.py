@@ -28,6 +28,7 @@ def test_the_market_is_closed_before_its_first_minute_and_open_in_the_session() 
         assert feed.finished.wait(10)
         now = market_now(feed.rest_url, KEY)
     assert now.market == "open"
+    assert now.server_time
     assert datetime.fromisoformat(now.server_time) == datetime(2025, 11, 24, 15, 0, tzinfo=UTC)
 
 

@@ -26,8 +26,8 @@ class MarketNow(NamedTuple):
 
     market: str
     """`open`, `extended-hours` or `closed`."""
-    server_time: str
-    """The vendor's clock, ISO 8601 with New York's offset."""
+    server_time: str | None
+    """The vendor's clock, ISO 8601 with New York's offset; None where it does not tell."""
 
 
 def url_beside(feed_url: str) -> str | None:
@@ -40,7 +40,7 @@ def url_beside(feed_url: str) -> str | None:
 def market_now(url: str, key: str) -> MarketNow:
     """Ask whether the market is open. TickstockError, without the key in it, when that fails."""
     answer = _get(f"{url.rstrip('/')}/v1/marketstatus/now", key)
-    return MarketNow(str(answer.get("market", "unknown")), str(answer.get("serverTime", "unknown")))
+    return MarketNow(str(answer.get("market", "unknown")), answer.get("serverTime"))
 
 
 def log_market_now(url: str, key: str) -> threading.Thread:
@@ -52,7 +52,9 @@ def log_market_now(url: str, key: str) -> threading.Thread:
         except TickstockError as error:
             log.warning("feed: the market's state is unknown, ingest goes on: %s", error)
         else:
-            log.info("feed: the market is %s, at %s", market, server_time)
+            log.info(
+                "feed: the market is %s%s", market, f", at {server_time}" if server_time else ""
+            )
 
     thread = threading.Thread(target=ask, name="market status", daemon=True)
     thread.start()
