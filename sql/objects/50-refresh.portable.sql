@@ -68,13 +68,14 @@ declare
   -- Writers go on meanwhile: what they add is for the next refresh, or this one would never end.
   newest bigint := (select max(id) from tickstock.dirty);
 begin
+  -- First, for a half hour whose marks lie in several batches would be computed once in each.
+  perform pg_advisory_xact_lock(hashtext('tickstock.refresh'));
+  perform tickstock.thin_marks();
+  commit;
   loop
     exit when tickstock.refresh_batch(up_to, newest, 50000) = 0;
     commit;
   end loop;
-  perform pg_advisory_xact_lock(hashtext('tickstock.refresh'));
-  perform tickstock.thin_marks();
-  commit;
 end $$;
 comment on procedure ohlcv_refresh() is
   'Materializes the candles whose half hours have changed and are over. Changes cost, never results: the views are exact without it. Call it outside a transaction block; one runs at a time, others wait.';

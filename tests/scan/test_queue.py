@@ -95,9 +95,9 @@ def test_bars_out_of_the_session_are_no_part_of_the_day(conn: Connection[TupleRo
     scanner = Scanner([recorder.pattern], to_redis=False)
     for clock in ("2025-11-28 09:29", "2025-11-28 13:00", "2025-11-29 11:00"):
         write(conn, bar("AAPL", new_york(clock)))
-    drain(conn, scanner)
-    days = "select count(*) from tickstock.scan_queue where timeframe = 'daily'"
-    assert fetch_value(conn, days) == 0
+        drain(conn, scanner)
+        days = "select count(*) from tickstock.scan_queue where timeframe = 'daily'"
+        assert fetch_value(conn, days) == 0
     write(conn, bar("CLOCK", new_york("2025-12-31 23:59")))
     drain(conn, scanner)
     timeframes = {candle.timeframe for candle in recorder.scanned if candle.symbol == "AAPL"}

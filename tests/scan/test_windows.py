@@ -5,7 +5,7 @@ from decimal import Decimal
 from itertools import count
 from typing import NamedTuple
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
@@ -93,7 +93,10 @@ histories = st.builds(
 
 
 @settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=[Phase.reuse, Phase.generate],  # shrinking takes minutes with a database
 )
 @given(st.lists(histories, min_size=1, max_size=4), st.integers(1, LONGEST))
 def test_they_are_what_a_plain_query_gives(
@@ -112,6 +115,23 @@ def test_they_are_what_a_plain_query_gives(
         assert {candle_of(window) for window in windows} == candles_of(conn, symbol)
         for window in windows:
             assert rows_of(window) == directly(conn, window, length), window
+
+
+def test_they_reach_beyond_candles_that_are_gone_since(conn: Connection[TupleRow]) -> None:
+    """Of twelve materialized 5min candles five are gone, in the half hour of the judged one."""
+    recorder = Recorder(4, ["5min"])
+    write(conn, *a_morning("A", 60), bar("CLOCK", new_york("2025-11-24 16:00")))
+    conn.execute("call ohlcv_refresh()")
+    drain(conn, Scanner([], to_redis=False))
+    conn.execute(
+        "delete from ohlcv_1min where symbol = 'A' and ts >= %s and ts < %s",
+        (new_york("2025-11-24 10:00"), new_york("2025-11-24 10:25")),
+    )
+    write(conn, bar("A", new_york("2025-11-24 10:27"), "99"))
+    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    (window,) = recorder.windows
+    starts = [new_york(f"2025-11-24 {clock}") for clock in ("09:45", "09:50", "09:55", "10:25")]
+    assert window.ts.tolist() == [start.timestamp() for start in starts]
 
 
 def a_morning(symbol: str, size: int) -> list[Bar]:

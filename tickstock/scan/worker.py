@@ -82,6 +82,7 @@ class ScanWorker:
         while not self.stop.is_set():
             while self._scan(conn) and not self.stop.is_set():
                 backoff.reset()
+                self._report()
             self._report()
             for _ in conn.notifies(timeout=POLL, stop_after=1):
                 pass
