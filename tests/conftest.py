@@ -61,7 +61,10 @@ class Engine:
         self._dsn = dsn
         self._numbers = count()
         self._template = f"template_{os.getpid()}"
-        migrate(self.create(self._template))
+        url = self.create(self._template)
+        migrate(url)
+        if name == "community":
+            _stop_jobs(url)
         # Nobody may be connected to what is cloned, TimescaleDB's own workers included.
         self._admin("alter database {} with allow_connections false", self._template)
         self._disconnect(self._template)
@@ -97,6 +100,15 @@ class Engine:
         identifiers = (sql.Identifier(name) for name in names)
         with psycopg.connect(self._dsn, autocommit=True) as conn:
             conn.execute(sql.SQL(statement).format(*identifiers))
+
+
+def _stop_jobs(url: str) -> None:
+    """What TimescaleDB's scheduler does when it likes is not for tests that count."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(
+            "select alter_job(job_id, scheduled => false)"
+            " from timescaledb_information.jobs where proc_schema = 'tickstock'"
+        )
 
 
 def _dbname(url: str) -> str:

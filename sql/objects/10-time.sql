@@ -45,9 +45,25 @@ return case when timeframe in ('daily', 'weekly', 'monthly') then coalesce(
 comment on function candle_complete_at(text, timestamptz) is
   'The moment from which no further bar can enter this candle, UTC: its end, or the close of its last regular session.';
 
+-- Not planned together with the query that calls it: see tickstock.recent_since().
+create or replace function tickstock.latest_of_old_bars() returns timestamptz
+language plpgsql stable parallel safe
+as $$
+begin
+  return (select max(ts) from public.ohlcv_1min);
+end $$;
+comment on function tickstock.latest_of_old_bars() is
+  'Start of the latest minute of which a bar is stored, when it lies before tickstock.recent_since(), UTC.';
+
+create or replace function latest_minute() returns timestamptz
+language sql stable parallel safe
+return coalesce((select max(ts) from public.ohlcv_1min where ts >= tickstock.recent_since()), tickstock.latest_of_old_bars());
+comment on function latest_minute() is
+  'Start of the latest minute of which a bar is stored, UTC; null while there is none. A candle is complete when it ends at or before this moment.';
+
 create or replace function feed_clock() returns timestamptz
 language sql stable parallel safe
-return (select max(ts) + interval '1 minute' from public.ohlcv_1min);
+return public.latest_minute() + interval '1 minute';
 comment on function feed_clock() is
   'What time it is in the feed: the end of the latest minute of which a bar is stored, UTC. Runs behind for a delayed feed, and through the past in a replay.';
 

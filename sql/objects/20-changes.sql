@@ -1,14 +1,27 @@
--- What a change of a bar sets off: its half hour becomes dirty, the bar is queued for the scanners,
--- and listeners are woken. Every write path goes through here: COPY, INSERT, MERGE, UPDATE, DELETE.
+-- What a change of a bar sets off: its half hour becomes dirty, what the bar was is kept, the bar is
+-- queued for the scanners, and listeners are woken. Every write path goes through here: COPY, INSERT,
+-- MERGE, UPDATE, DELETE.
 
 create or replace function tickstock.after_write() returns trigger
 language plpgsql
 as $$
+declare
+  scan boolean := current_setting('tickstock.scan_queue', true) is distinct from 'off';
 begin
+  if tickstock.bars_since() > '-infinity' and exists (select from new_bars where ts < tickstock.bars_since()) then
+    raise exception 'bars before % have been dropped, and their candles are final: a bar of % can''t be stored',
+      tickstock.bars_since(), (select min(ts) from new_bars) using errcode = 'check_violation';
+  end if;
   if tg_op = 'INSERT' then
     insert into tickstock.dirty (symbol, granule)
     select distinct symbol, public.candle_start('30min', ts) from new_bars;
   else
+    insert into public.ohlcv_revisions (symbol, ts, replaced_by, open, high, low, close, volume, vwap, trades)
+    select o.symbol, o.ts, coalesce(nullif(current_setting('tickstock.source', true), ''), 'sql'),
+      o.open, o.high, o.low, o.close, o.volume, o.vwap, o.trades
+    from old_bars o join new_bars n using (symbol, ts)
+    where (o.open, o.high, o.low, o.close, o.volume) is distinct from (n.open, n.high, n.low, n.close, n.volume)
+    order by o.symbol, o.ts;
     -- A bar that moved (symbol or ts changed) leaves one half hour and enters another.
     insert into tickstock.dirty (symbol, granule)
     select symbol, public.candle_start('30min', ts) from new_bars
@@ -16,7 +29,7 @@ begin
     select symbol, public.candle_start('30min', ts) from old_bars;
   end if;
   -- Off for bulk loads of history, and for databases nobody scans: alter database … set tickstock.scan_queue = off
-  if found and current_setting('tickstock.scan_queue', true) is distinct from 'off' then
+  if found and scan then
     insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
     select '1min', symbol, ts, '-infinity' from new_bars;
     perform pg_notify('tickstock_bars', '');
@@ -30,6 +43,9 @@ create or replace function tickstock.after_delete() returns trigger
 language plpgsql
 as $$
 begin
+  if old.ts < tickstock.bars_since() then
+    return null;  -- it is being dropped; its candles stay
+  end if;
   insert into tickstock.dirty (symbol, granule)
   values (old.symbol, public.candle_start('30min', old.ts));
   return null;
@@ -56,23 +72,45 @@ create or replace trigger before_truncate before truncate on ohlcv_1min
   for each statement execute function tickstock.before_truncate();
 
 create or replace function tickstock.after_calendar_change() returns trigger
-language plpgsql
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  changed date := coalesce(new.day, old.day);
+  changed date[];
+  first_day date := (tickstock.bars_since() at time zone 'America/New_York')::date;
+  scan text := coalesce(current_setting('tickstock.scan_queue', true), '');
 begin
-  if tg_op = 'UPDATE' and old.day <> new.day then
-    raise exception 'trading_days.day can''t be changed from % to %: delete the one, insert the other', old.day, new.day;
+  if tg_op = 'INSERT' then
+    changed := array(select day from new_days);
+  elsif tg_op = 'DELETE' then
+    changed := array(select day from old_days);
+  else
+    changed := array(select day from old_days union select day from new_days);
   end if;
-  -- One dirty half hour of a symbol is enough to have its whole day, week and month made anew.
-  insert into tickstock.dirty (symbol, granule)
-  select symbol, min(public.candle_start('30min', ts)) from public.ohlcv_1min
-  where ts >= changed::timestamp at time zone 'America/New_York'
-    and ts < (changed + 1)::timestamp at time zone 'America/New_York'
-  group by symbol;
+  if exists (select from unnest(changed) day where day <= first_day) then
+    raise exception 'bars before % have been dropped, and their candles are final: the calendar can''t change there',
+      tickstock.bars_since();
+  end if;
+  -- Who is writing bars does so by the old calendar: wait for them, then do the day's bars again. That
+  -- renews their session and marks their half hours, so candles of the day, week and month follow.
+  lock table public.ohlcv_1min in share row exclusive mode;
+  perform tickstock.rebuild_session_of();
+  perform set_config('tickstock.scan_queue', 'off', true);
+  for i in 1 .. coalesce(cardinality(changed), 0) loop
+    update public.ohlcv_1min set ts = ts
+    where ts >= changed[i]::timestamp at time zone 'America/New_York'
+      and ts < (changed[i] + 1)::timestamp at time zone 'America/New_York';
+  end loop;
+  perform set_config('tickstock.scan_queue', scan, true);
   return null;
 end $$;
-comment on function tickstock.after_calendar_change() is 'Trigger of trading_days: the candles of a day whose session changed are made anew.';
+comment on function tickstock.after_calendar_change() is
+  'Trigger of trading_days, per statement: sessions and candles of the days that changed are made anew. old_days and new_days: the rows, as they were and as they are.';
 
-create or replace trigger after_calendar_change after insert or update or delete on trading_days
-  for each row execute function tickstock.after_calendar_change();
+-- Once per row, up to version 0.1.
+drop trigger if exists after_calendar_change on trading_days;
+create or replace trigger after_calendar_insert after insert on trading_days
+  referencing new table as new_days for each statement execute function tickstock.after_calendar_change();
+create or replace trigger after_calendar_update after update on trading_days
+  referencing new table as new_days old table as old_days for each statement execute function tickstock.after_calendar_change();
+create or replace trigger after_calendar_delete after delete on trading_days
+  referencing old table as old_days for each statement execute function tickstock.after_calendar_change();

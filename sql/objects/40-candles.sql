@@ -9,6 +9,16 @@
 -- Marks of change are half hours ("granules"), since 09:30, 13:00 and 16:00 fall on half hours.
 -- An aggregate of a column that not all bars tell (turnover, trades) is null rather than partial.
 
+create or replace function tickstock.old_bars(of_symbol text, starts timestamptz) returns setof public.ohlcv_1min
+language plpgsql stable rows 30
+as $$
+begin
+  -- Planned with these values at hand, so that one chunk is looked at, not all there are.
+  return query execute 'select * from public.ohlcv_1min where symbol = $1 and ts >= $2 and ts < $3'
+    using of_symbol, starts, public.candle_end('30min', starts);
+end $$;
+comment on function tickstock.old_bars(text, timestamptz) is 'Bars of one half hour of a symbol, for half hours before tickstock.recent_since().';
+
 create or replace function tickstock.candles_of_minutes(of_symbol text, starts timestamptz, width interval)
 returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
                volume numeric, turnover numeric, trades bigint, bars integer)
@@ -20,7 +30,10 @@ begin atomic
     case when count(*) = count(b.trades) then sum(b.trades)::bigint end, count(*)::integer
   -- "offset 0" keeps the ordered aggregates from asking every chunk for sorted rows.
   from (select * from public.ohlcv_1min m
-        where m.symbol = of_symbol and m.ts >= starts and m.ts < starts + interval '30 minutes' offset 0) b
+        where m.symbol = of_symbol and m.ts >= starts and m.ts < starts + interval '30 minutes'
+          and m.ts >= tickstock.recent_since()
+        union all
+        select * from tickstock.old_bars(of_symbol, starts) where starts < tickstock.recent_since() offset 0) b
   group by 2;
 end;
 comment on function tickstock.candles_of_minutes(text, timestamptz, interval) is
@@ -58,7 +71,9 @@ begin
         case level.timeframe when 'daily' then
           -- A day is its regular session.
           $q$e.ts >= (select opens_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)
-             and e.ts < (select closes_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)$q$
+             and e.ts < (select closes_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)
+             -- Known to the planner, unlike the session.
+             and e.ts >= starts and e.ts < public.candle_end('daily', starts)$q$
         else format('e.ts >= starts and e.ts < public.candle_end(%L, starts)', level.timeframe) end);
     end if;
     execute format($q$
@@ -89,8 +104,15 @@ begin
 
     execute format($q$
       create or replace view public.ohlcv_%1$s as
-      select symbol, ts, open, high, low, close, volume, turnover / nullif(volume, 0) as vwap, trades, bars
-      from tickstock.exact_%1$s $q$, level.timeframe);
+      select symbol, ts, open, high, low, close, volume, turnover / nullif(volume, 0) as vwap, trades, bars, %2$s as session,
+        (case when public.candle_end(%1$L, ts) <= (select public.latest_minute()) then true
+              else public.candle_complete_at(%1$L, ts) <= (select public.latest_minute()) end) is not false as complete
+      from tickstock.exact_%1$s $q$, level.timeframe,
+      case when level.position <= 3 then 'public.session_of(ts)'
+           when level.position > 5 then $q$'regular'::text$q$
+           -- Four hours hold no two nights: where they begin and end in one session, they are in it.
+           else format($q$case when public.session_of(ts) = public.session_of(public.candle_end(%L, ts) - interval '1 minute')
+                          then public.session_of(ts) end$q$, level.timeframe) end);
   end loop;
 end $$;
 
@@ -120,5 +142,10 @@ begin
     execute format('comment on column ohlcv_%s.vwap is %L', tf.timeframe, 'Volume-weighted average price; null unless all bars tell theirs.');
     execute format('comment on column ohlcv_%s.trades is %L', tf.timeframe, 'Number of trades; null unless all bars tell theirs.');
     execute format('comment on column ohlcv_%s.bars is %L', tf.timeframe, 'Number of minute bars in the candle.');
+    execute format('comment on column ohlcv_%s.session is %L', tf.timeframe, case tf.sessions when 'all'
+      then 'pre, regular, after or closed, see session_of(); null where the candle lies in more than one.'
+      else 'regular: the candle is made of the regular session.' end);
+    execute format('comment on column ohlcv_%s.complete is %L', tf.timeframe,
+      'Whether the feed''s clock has passed its end, so that no further bar is expected in it. False while it is forming.');
   end loop;
 end $$;

@@ -1,4 +1,4 @@
--- Marks of change (tickstock.dirty) that repeat each other.
+-- What every engine's refresher does besides refreshing.
 
 create or replace function tickstock.thin_marks() returns void
 language sql
@@ -11,3 +11,19 @@ begin atomic
 end;
 comment on function tickstock.thin_marks() is
   'Drops repeated marks of one half hour, so that a forming one does not gather a mark for every minute. Only under the refresher''s lock.';
+
+create or replace function tickstock.move_recent() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  latest timestamptz := public.latest_minute();
+begin
+  -- One to two weeks back, so that it moves once a week: each time, every session plans its queries anew.
+  if tickstock.recent_since() between latest - interval '14 days' and latest - interval '7 days' then
+    return;
+  end if;
+  execute format('create or replace function tickstock.recent_since() returns timestamptz
+                  language sql stable parallel safe return %L::timestamptz',
+                 coalesce(public.candle_start('30min', latest - interval '7 days'), '-infinity'));
+end $$;
+comment on function tickstock.move_recent() is 'Moves tickstock.recent_since() along with the feed''s clock. Only under the refresher''s lock.';

@@ -9,6 +9,7 @@ return case
   when ts is null then 'no time'
   when not isfinite(ts) or date_bin('1 minute', ts, '2000-01-03 00:00+00') <> ts then format('time %s is not the start of a minute', ts)
   when ts > now() + interval '1 day' then format('time %s is more than a day in the future', ts)
+  when ts < tickstock.bars_since() then format('bars before %s have been dropped, and their candles are final', tickstock.bars_since())
   when open is null or high is null or low is null or close is null then 'a price is missing'
   when not (open < 'Infinity' and high < 'Infinity' and low < 'Infinity' and close < 'Infinity') then 'a price is not a finite number'
   when open < 0 or high < 0 or low < 0 or close < 0 then 'a price is negative'
@@ -46,6 +47,7 @@ as $$
 declare
   first_position bigint;
 begin
+  perform set_config('tickstock.source', source, true);
   select count(*), min(position) into received, first_position from pg_temp.incoming_bars;
 
   with bad as (

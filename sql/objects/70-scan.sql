@@ -10,7 +10,7 @@ begin atomic
   with ready as materialized (
     -- A candle is complete when a bar of a later minute shows that its last minute has been sent.
     select q.timeframe, q.symbol, q.ts from tickstock.scan_queue q
-    where q.ready_at <= (select max(b.ts) from public.ohlcv_1min b)
+    where q.ready_at <= (select public.latest_minute())
     order by q.ready_at, q.id limit most for update skip locked
   ), taken as (
     -- With all entries of these candles: what they told has been seen, and need not be scanned again.

@@ -4,5 +4,17 @@ union all
 select replace(view_name, 'candles_', 'ohlcv_'), format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass
 from timescaledb_information.continuous_aggregates where view_schema = 'tickstock'
 union all
-select name, name::regclass from unnest(array['events', 'refused_bars', 'trading_days', 'tickstock.dirty', 'tickstock.scan_queue']) name;
+select name, name::regclass from unnest(array['events', 'refused_bars', 'ohlcv_revisions', 'empty_minutes', 'trading_days',
+                                              'tickstock.dirty', 'tickstock.scan_queue']) name;
 comment on view tickstock.storage is 'Which table holds the rows of which relation.';
+
+create or replace view tickstock.columnstore as
+select s.relation, count(*) as chunks, sum(c.after_compression_total_bytes)::bigint as bytes,
+  sum(c.before_compression_total_bytes)::bigint as bytes_before
+from tickstock.storage s
+join timeframes t on s.relation = 'ohlcv_' || t.timeframe
+cross join lateral chunk_columnstore_stats(s.stored_in) c
+where c.compression_status = 'Compressed'
+group by s.relation;
+comment on view tickstock.columnstore is
+  'What of each relation is in the columnstore: chunks, bytes there, and bytes these rows took before, as of when they were moved.';

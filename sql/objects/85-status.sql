@@ -7,12 +7,14 @@ with recursive part (relation, part) as (
   -- Chunks are the children of their hypertable.
   select part.relation, i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.part
 )
-select p.relation, sum(pg_catalog.pg_total_relation_size(p.part))::bigint as bytes,
-  sum(greatest(c.reltuples, 0))::bigint as approximate_rows, count(*) - 1 as chunks
+select p.relation, (sum(pg_catalog.pg_total_relation_size(p.part)) + coalesce(max(s.bytes), 0))::bigint as bytes,
+  sum(greatest(c.reltuples, 0))::bigint as approximate_rows, count(*) - 1 as chunks,
+  coalesce(max(s.chunks), 0) as columnstore_chunks, coalesce(max(s.bytes), 0) as columnstore_bytes
 from part p join pg_catalog.pg_class c on c.oid = p.part
+left join tickstock.columnstore s on s.relation = p.relation
 group by p.relation;
 comment on view tickstock.relation_sizes is
-  'Size on disk of each relation with its indexes and chunks, and its rows as the planner knows them (as of the last analyze).';
+  'Size on disk of each relation with its indexes, chunks and columnstore, and its rows as the planner knows them (as of the last analyze).';
 
 create or replace view tickstock.freshness as
 select feed_clock() as feed_clock,
@@ -20,6 +22,9 @@ select feed_clock() as feed_clock,
   (select count(*) from tickstock.scan_queue) as candles_to_scan,
   (select count(*) from events where published_at is null) as events_to_publish,
   (select max(detected_at) from events) as latest_event_at,
-  (select count(*) from refused_bars where refused_at > now() - interval '1 day') as refused_today;
+  (select count(*) from refused_bars where refused_at > now() - interval '1 day') as refused_today,
+  nullif(tickstock.bars_since(), '-infinity') as bars_since,
+  (select keep_bars from storage_policy) as keep_bars,
+  (select columnstore_after from storage_policy) as columnstore_after;
 comment on view tickstock.freshness is
-  'How far everything has come: the feed''s clock, and what waits to be refreshed, scanned and published.';
+  'How far everything has come: the feed''s clock, what waits to be refreshed, scanned and published, and how bars are kept.';

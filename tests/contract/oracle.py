@@ -15,6 +15,7 @@ from tickstock.timeframes import TIMEFRAMES
 NEW_YORK = "America/New_York"
 COLUMNS = ["symbol", "ts", "open", "high", "low", "close", "volume", "vwap", "trades"]
 LARGER = TIMEFRAMES[1:]
+REGULAR = ("daily", "weekly", "monthly")
 
 Column: TypeAlias = Any
 """A pandas Series; its stubs know less of time zones than pandas does."""
@@ -58,17 +59,20 @@ def differences(snapshot: Snapshot, holidays: Iterable[str] = ()) -> list[str]:
 
 
 def candles(bars: pd.DataFrame, timeframe: str, holidays: frozenset[str]) -> dict[Any, Any]:
-    """Candles by (symbol, start): open, high, low, close, volume, vwap, trades, bars."""
+    """Candles by (symbol, start): open … trades, bars, session, complete."""
     if bars.empty:
         return {}
     bars = bars.sort_values("ts")
-    if timeframe in ("daily", "weekly", "monthly"):
+    latest = bars["ts"].iloc[-1]
+    if timeframe in REGULAR:
         bars = bars[_in_session(bars["ts"], holidays)]
     starts = _starts(bars["ts"], timeframe)
-    return {
-        (symbol, pd.Timestamp(str(start)).to_pydatetime()): _candle(group)
-        for (symbol, start), group in bars.groupby([bars["symbol"], starts])
-    }
+    found = {}
+    for (symbol, start), group in bars.groupby([bars["symbol"], starts]):
+        at = pd.Timestamp(str(start))
+        more = (_session(at, timeframe, holidays), _complete_at(at, timeframe, holidays) <= latest)
+        found[symbol, at.to_pydatetime()] = (*_candle(group), *more)
+    return found
 
 
 def _candle(group: pd.DataFrame) -> tuple[Any, ...]:
@@ -86,13 +90,67 @@ def _candle(group: pd.DataFrame) -> tuple[Any, ...]:
 def _same(wanted: Any, got: Any) -> bool:
     if wanted is None or got is None:
         return wanted is got
-    *numbers, vwap, trades, bars = wanted
-    *got_numbers, got_vwap, got_trades, got_bars = got
+    *numbers, vwap, trades, bars, session, complete = wanted
+    *got_numbers, got_vwap, got_trades, got_bars, got_session, got_complete = got
     same_vwap = vwap == got_vwap or (
         # A quotient has no last digit: the database gives at least 16.
         vwap is not None and got_vwap is not None and abs(vwap - got_vwap) < Decimal("1e-12")
     )
-    return (numbers, trades, bars) == (got_numbers, got_trades, got_bars) and same_vwap
+    same_rest = (trades, bars, session, complete) == (
+        got_trades,
+        got_bars,
+        got_session,
+        got_complete,
+    )
+    return numbers == got_numbers and same_rest and same_vwap
+
+
+@cache
+def session_at(moment: pd.Timestamp, holidays: frozenset[str] = frozenset()) -> str:
+    """pre, regular, after or closed."""
+    day = moment.tz_convert(NEW_YORK).tz_localize(None).normalize()
+    if day not in _schedule().index or str(day.date()) in holidays:
+        return "closed"
+    opens: Column = _schedule().at[day, "open"]
+    closes: Column = _schedule().at[day, "close"]
+    first = (day + pd.Timedelta(hours=4)).tz_localize(NEW_YORK)
+    edges = (first, opens, closes, closes + pd.Timedelta(hours=4))
+    return ("closed", "pre", "regular", "after", "closed")[sum(moment >= edge for edge in edges)]
+
+
+@cache
+def _session(start: pd.Timestamp, timeframe: str, holidays: frozenset[str]) -> str | None:
+    if timeframe in REGULAR:
+        return "regular"
+    end = _end(start, timeframe)
+    steps = pd.date_range(start, end, freq="5min", inclusive="left")
+    sessions = {session_at(step, holidays) for step in steps}
+    return sessions.pop() if len(sessions) == 1 else None
+
+
+def _end(start: pd.Timestamp, timeframe: str) -> pd.Timestamp:
+    local = start.tz_convert(NEW_YORK).tz_localize(None)
+    if timeframe == "monthly":
+        end = local + pd.DateOffset(months=1)
+    elif timeframe in ("daily", "weekly"):
+        end = local + pd.DateOffset(days=1 if timeframe == "daily" else 7)
+    elif timeframe == "4hour":
+        end = local + pd.Timedelta(hours=4)
+    else:
+        return start + pd.Timedelta(timeframe.replace("1hour", "1h"))
+    return end.tz_localize(NEW_YORK).tz_convert("UTC")
+
+
+@cache
+def _complete_at(start: pd.Timestamp, timeframe: str, holidays: frozenset[str]) -> pd.Timestamp:
+    end = _end(start, timeframe)
+    if timeframe not in REGULAR:
+        return end
+    schedule = _schedule()
+    local = start.tz_convert(NEW_YORK).tz_localize(None)
+    sessions = schedule[local : end.tz_convert(NEW_YORK).tz_localize(None) - pd.Timedelta(1)]
+    closes = sessions.loc[~sessions.index.astype(str).isin(holidays), "close"]
+    return end if closes.empty else closes.iloc[-1]
 
 
 def _starts(ts: Column, timeframe: str) -> Column:

@@ -26,6 +26,7 @@ def test_columns_and_types_are_the_same_in_every_timeframe(conn: Connection[Tupl
         ).fetchall()
 
     names = ["symbol", "ts", "open", "high", "low", "close", "volume", "vwap", "trades", "bars"]
+    names += ["session", "complete"]
     assert [name for name, _ in columns("1min")] == names
     for timeframe in TIMEFRAMES:
         assert columns(timeframe) == columns("1min"), timeframe

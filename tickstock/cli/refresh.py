@@ -1,25 +1,40 @@
 """`tickstock refresh`."""
 
+import threading
+
 import click
 
 from tickstock.cli import options
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.source import database
+from tickstock.db.upkeep import UpkeepWorker
 
 
 @click.command()
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    help="Go on until Ctrl-C, as often as that, and keep house (see storage_policy) every hour.",
+)
 @options.database_url
 @options.verbosity
-def refresh(database_url: str | None) -> None:
+def refresh(every: float | None, database_url: str | None) -> None:
     """Materialize the candles that have changed. Makes queries cheaper; answers stay the same.
 
-    `tickstock ingest` does it all the time; this is for after changes by hand.
+    `tickstock ingest` and `tickstock scan` do it all the time; this is for after changes by hand,
+    and for databases that neither works on.
 
     \b
     Example: tickstock refresh
     """
-    with database(database_url) as source, connect(source.url, program="refresh") as conn:
-        require_schema(conn)
-        conn.execute("call ohlcv_refresh()")
-        left = fetch_value(conn, "select count(*) from tickstock.dirty")
+    with database(database_url) as source:
+        with connect(source.url, program="refresh") as conn:
+            require_schema(conn)
+            conn.execute("call ohlcv_refresh()")
+            left = fetch_value(conn, "select count(*) from tickstock.dirty")
         click.echo(f"refreshed; {left:,} half hours are still forming and stay live")
+        if every is not None:
+            stop = threading.Event()
+            options.stop_on_signals(stop)
+            UpkeepWorker(source.url, stop, interval=every).run()

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tickstock.bars import Bar, Refusal
-from tickstock.db.refresh import RefreshWorker
+from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts
 from tickstock.feed.client import FeedClient
 from tickstock.feed.protocol import parse_frame
@@ -53,7 +53,7 @@ class Ingest:
         self._client = make_client(self._receive, self.stop)
         self._store = Store(url, self.stop)
         self._forwarder = Forwarder(redis_url) if redis_url else None
-        self._refresher = RefreshWorker(url, self.stop, interval=refresh_every)
+        self._upkeep = UpkeepWorker(url, self.stop, interval=refresh_every)
         self._failure: Exception | None = None
         self._feed_time: datetime | None = None
 
@@ -70,7 +70,7 @@ class Ingest:
         """
         drain = threading.Thread(target=self._drain, name="drain", daemon=True)
         drain.start()
-        self._refresher.start()
+        self._upkeep.start()
         if self._forwarder:
             self._forwarder.start()
         else:
@@ -147,6 +147,6 @@ class Ingest:
     def _finish(self) -> None:
         if self._forwarder:
             self._forwarder.close()
-        self._refresher.join(timeout=5)
+        self._upkeep.join(timeout=5)
         self._store.close()
         log.info("%s", self.summary())

@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.db.connection import connect, first_line, require_schema
+from tickstock.db.upkeep import UpkeepWorker
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.patterns import Pattern
@@ -35,11 +36,14 @@ class ScanWorker:
         self._url = url
         self._scanner = Scanner(patterns, to_redis=redis_url is not None)
         self._publisher = Publisher(url, redis_url, self.stop) if redis_url else None
+        # Usually `ingest` sees to it; a scanner does where no ingest runs.
+        self._upkeep = UpkeepWorker(url, self.stop, wait=False)
         self._report_at = time.monotonic() + REPORT_EVERY
 
     def run(self) -> None:
         """Raises DatabaseUnavailableError or SchemaMissingError at the start only."""
         conn = self._open()
+        self._upkeep.start()
         if self._publisher:
             self._publisher.start()
         else:
@@ -55,6 +59,7 @@ class ScanWorker:
         if self._publisher:
             self._publisher.wake()
             self._publisher.join(timeout=10)
+        self._upkeep.join(timeout=5)
         log.info("%s", self.summary())
 
     def summary(self) -> str:

@@ -1,0 +1,45 @@
+create or replace procedure tickstock.to_columnstore(older_than timestamptz)
+language plpgsql
+as $$
+declare
+  chunk regclass;
+begin
+  for chunk in
+    select format('%I.%I', c.chunk_schema, c.chunk_name)::regclass
+    from timescaledb_information.chunks c
+    join tickstock.storage s on s.stored_in = format('%I.%I', c.hypertable_schema, c.hypertable_name)::regclass
+    where c.range_end <= older_than
+      -- 1 is compressed, 9 is compressed with rows written since.
+      and _timescaledb_functions.chunk_status(format('%I.%I', c.chunk_schema, c.chunk_name)::regclass) <> 1
+    order by c.range_end
+  loop
+    -- Rows that were taken out for corrections leave their space behind: start afresh when that is much.
+    if pg_total_relation_size(chunk) > 16 * 1024 * 1024 and _timescaledb_functions.chunk_status(chunk) <> 0 then
+      call public.convert_to_rowstore(chunk);
+    end if;
+    call public.convert_to_columnstore(chunk);
+    commit;
+  end loop;
+end $$;
+comment on procedure tickstock.to_columnstore(timestamptz) is
+  'Moves chunks of bars and candles that end before this moment into the columnstore, those again that were corrected there since.';
+
+create or replace procedure ohlcv_keep_house()
+language plpgsql
+as $$
+declare
+  policy public.storage_policy := (select p from public.storage_policy p);
+begin
+  if not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
+    return;  -- another session is at it
+  end if;
+  if policy.keep_bars is not null then
+    call public.drop_bars(public.latest_minute() - policy.keep_bars);
+  end if;
+  if policy.columnstore_after is not null then
+    call tickstock.to_columnstore(public.latest_minute() - policy.columnstore_after);
+  end if;
+  perform pg_advisory_unlock(hashtext('tickstock.keep_house'));
+end $$;
+comment on procedure ohlcv_keep_house() is
+  'Applies storage_policy: drops bars that are too old, moves old ones into the columnstore. tickstock''s programs call it every hour. Call it outside a transaction block.';

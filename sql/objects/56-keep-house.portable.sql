@@ -1,0 +1,16 @@
+create or replace procedure ohlcv_keep_house()
+language plpgsql
+as $$
+declare
+  policy public.storage_policy := (select p from public.storage_policy p);
+begin
+  if not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
+    return;  -- another session is at it
+  end if;
+  if policy.keep_bars is not null then
+    call public.drop_bars(public.latest_minute() - policy.keep_bars);
+  end if;
+  perform pg_advisory_unlock(hashtext('tickstock.keep_house'));
+end $$;
+comment on procedure ohlcv_keep_house() is
+  'Applies storage_policy: drops bars that are too old. tickstock''s programs call it every hour. Call it outside a transaction block.';

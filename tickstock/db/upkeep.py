@@ -1,0 +1,64 @@
+"""Driving `ohlcv_refresh()` and `ohlcv_keep_house()`, since not every engine has jobs of its own."""
+
+import logging
+import threading
+import time
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.db.connection import connect, first_line
+from tickstock.errors import DatabaseUnavailableError
+
+log = logging.getLogger(__name__)
+
+KEEP_HOUSE_EVERY = 3600.0
+"""Seconds between two calls of `ohlcv_keep_house()`."""
+
+
+class UpkeepWorker(threading.Thread):
+    """Refreshes candles every `interval` seconds, and keeps house every hour, until `stop` is set.
+
+    Both change what queries cost, never what they answer: a failure is logged and tried again.
+    `wait=False` leaves a refresh to another session that is at it.
+    """
+
+    def __init__(
+        self, url: str, stop: threading.Event, *, interval: float = 10.0, wait: bool = True
+    ) -> None:
+        super().__init__(name="upkeep", daemon=True)
+        self._url = url
+        self._stop_event = stop
+        self._interval = interval
+        self._wait = wait
+        self._keep_house_at = time.monotonic()
+
+    def run(self) -> None:
+        while not self._stop_event.wait(self._interval):
+            try:
+                self._work_until_trouble()
+            except psycopg.errors.LockNotAvailable:
+                log.warning(
+                    "refresh waits: another session holds its lock (select pid from pg_locks where "
+                    "locktype = 'advisory'); answers stay exact, queries get slower"
+                )
+            except (psycopg.Error, DatabaseUnavailableError) as error:
+                log.warning("refresh failed, will try again: %s", first_line(error))
+
+    def _work_until_trouble(self) -> None:
+        # A connection of its own, closed on any error: a failed refresh must not keep its lock.
+        with connect(self._url, program="upkeep") as conn:
+            # A psql session whose refresh was interrupted keeps the lock until it ends: say so.
+            conn.execute("set lock_timeout = '60s'")
+            while True:
+                conn.execute("call public.ohlcv_refresh(wait => %s)", (self._wait,))
+                self._keep_house(conn)
+                if self._stop_event.wait(self._interval):
+                    return
+
+    def _keep_house(self, conn: Connection[TupleRow]) -> None:
+        if time.monotonic() < self._keep_house_at:
+            return
+        self._keep_house_at = time.monotonic() + KEEP_HOUSE_EVERY
+        conn.execute("call public.ohlcv_keep_house()")
