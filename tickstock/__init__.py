@@ -1,3 +1,3 @@
 """tickstock: a live market feed into TimescaleDB, every timeframe exact, patterns published."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -63,7 +63,7 @@ def status(as_json: bool, database_url: str | None) -> None:
     with database(database_url) as source, connect(source.url, program="status") as conn:
         told = read_status(conn)
     if as_json:
-        click.echo(orjson.dumps(told, option=orjson.OPT_UTC_Z))
+        click.echo(orjson.dumps(told, default=str, option=orjson.OPT_UTC_Z))
     else:
         _show(told)
 
@@ -119,7 +119,7 @@ def _show(told: dict[str, Any]) -> None:
             f"The schema was made for the engine {told['schema_made_for']}, and stays so."
         )
     table = Table("relation", box=None)
-    for column in ("rows, about", "size", "chunks"):
+    for column in ("rows, about", "size", "chunks", "in columnstore"):
         table.add_column(column, justify="right")
     for relation in told["relations"]:
         table.add_row(
@@ -127,6 +127,7 @@ def _show(told: dict[str, Any]) -> None:
             f"{relation['approximate_rows']:,}",
             _size(relation["bytes"]),
             str(relation["chunks"] or ""),
+            _columnstore(relation),
         )
     console.print(table)
     fresh = told["freshness"]
@@ -137,8 +138,25 @@ def _show(told: dict[str, Any]) -> None:
         ("candles to scan", f"{fresh['candles_to_scan']:,}"),
         ("events to publish", f"{fresh['events_to_publish']:,}"),
         ("refused in 24 hours", f"{fresh['refused_today']:,}"),
+        ("bars are kept", _kept(fresh)),
     ):
         console.print(f" {label:<21}  {value}")
+
+
+def _columnstore(relation: dict[str, Any]) -> str:
+    chunks = relation["columnstore_chunks"]
+    return (
+        f"{chunks} of {relation['chunks']}, {_size(relation['columnstore_bytes'])}"
+        if chunks
+        else ""
+    )
+
+
+def _kept(fresh: dict[str, Any]) -> str:
+    keep: timedelta | None = fresh["keep_bars"]
+    kept = f"{keep.days:,} days" if keep else "for ever"
+    since: datetime | None = fresh["bars_since"]
+    return f"{kept}; before {since.astimezone(UTC):%Y-%m-%d} they are dropped" if since else kept
 
 
 def _size(number: float) -> str:

@@ -16,7 +16,8 @@ def status(conn: Connection[TupleRow]) -> dict[str, Any]:
     require_schema(conn)
     with conn.cursor(row_factory=dict_row) as cursor:
         relations = cursor.execute(
-            "select relation, bytes, approximate_rows, chunks from tickstock.relation_sizes s"
+            "select s.relation, bytes, approximate_rows, chunks, columnstore_chunks, columnstore_bytes"
+            " from tickstock.relation_sizes s"
             " left join timeframes t on s.relation = 'ohlcv_' || t.timeframe"
             " order by t.position, s.relation"
         ).fetchall()
