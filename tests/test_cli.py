@@ -271,6 +271,7 @@ def test_neither_key_nor_password_are_ever_told(url: str) -> None:
         until(url, "select count(*) > 0 from events where published_at is null")
         ingest.await_error("Redis does not take bars")
         scan.await_error("Redis does not take events")
+        simulate.await_error("simulator listens")
         assert stop_all(simulate, scan, ingest) == [0, 0, 0]
     told = [*scan.errors, *ingest.errors]
     for arguments in (("db", "status"), ("db", "migrate"), ("refresh",)):

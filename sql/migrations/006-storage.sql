@@ -12,3 +12,9 @@ comment on column storage_policy.keep_bars is
 comment on column storage_policy.columnstore_after is
   'Bars and candles older than this move into the columnstore, where they take a tenth of the space and can still be corrected. Null: never. Of no effect on engines without columnstore.';
 insert into storage_policy default values;
+
+-- Queues turn over all the time: by their size alone they would be vacuumed too late after a large load.
+alter table tickstock.dirty set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
+                                 autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000);
+alter table tickstock.scan_queue set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
+                                      autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000);

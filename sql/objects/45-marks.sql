@@ -1,14 +1,22 @@
 -- What every engine's refresher does besides refreshing.
 
 create or replace function tickstock.thin_marks() returns void
-language sql
-begin atomic
+language plpgsql
+as $$
+begin
   -- The newest mark of a half hour is enough, and must stay: a refresh deletes only marks it has seen.
   -- By ctid, as everywhere on queues: their size jumps, and no plan may depend on an old guess of it.
   delete from tickstock.dirty where ctid = any (array(
     select ctid from (select ctid, row_number() over (partition by symbol, granule order by id desc) as nth from tickstock.dirty) m
     where nth > 1));
-end;
+  -- A large load leaves a long file with the few marks that stay at its end, where vacuum can't cut it
+  -- off, and every query reads it: move them to the front.
+  if pg_relation_size('tickstock.dirty') > 8 * 1024 * 1024
+    and (select count(*) < 10000 from (select from tickstock.dirty limit 10000) d) then
+    with moved as (delete from tickstock.dirty returning symbol, granule)
+    insert into tickstock.dirty (symbol, granule) select symbol, granule from moved;
+  end if;
+end $$;
 comment on function tickstock.thin_marks() is
   'Drops repeated marks of one half hour, so that a forming one does not gather a mark for every minute. Only under the refresher''s lock.';
 

@@ -67,8 +67,7 @@ as $$
 declare
   -- A half hour that is still forming would be dirty again a minute later: it stays live.
   up_to timestamptz := public.candle_start('30min', public.latest_minute());
-  -- Writers go on meanwhile: what they add is for the next refresh, or this one would never end.
-  newest bigint := (select max(id) from tickstock.dirty);
+  newest bigint;
 begin
   if not wait and not pg_try_advisory_xact_lock(hashtext('tickstock.refresh')) then
     return;
@@ -78,6 +77,8 @@ begin
   perform tickstock.thin_marks();
   perform tickstock.move_recent();
   commit;
+  -- Writers go on meanwhile: what they add is for the next refresh, or this one would never end.
+  newest := (select max(id) from tickstock.dirty);
   loop
     exit when tickstock.refresh_batch(up_to, newest, 50000) = 0;
     commit;
