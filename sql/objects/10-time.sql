@@ -18,14 +18,15 @@ end;
 comment on function candle_start(text, timestamptz) is
   'Start of the candle that holds this moment, UTC; null for an unknown timeframe. Example: select candle_start(''4hour'', now()).';
 
+-- By way of UTC, for timestamptz + interval is not immutable, and would keep this from being inlined.
 create or replace function candle_end(timeframe text, starts timestamptz) returns timestamptz
 language sql immutable parallel safe
 return case timeframe
-  when '1min' then starts + interval '1 minute'
-  when '5min' then starts + interval '5 minutes'
-  when '15min' then starts + interval '15 minutes'
-  when '30min' then starts + interval '30 minutes'
-  when '1hour' then starts + interval '1 hour'
+  when '1min' then (starts at time zone 'UTC' + interval '1 minute') at time zone 'UTC'
+  when '5min' then (starts at time zone 'UTC' + interval '5 minutes') at time zone 'UTC'
+  when '15min' then (starts at time zone 'UTC' + interval '15 minutes') at time zone 'UTC'
+  when '30min' then (starts at time zone 'UTC' + interval '30 minutes') at time zone 'UTC'
+  when '1hour' then (starts at time zone 'UTC' + interval '1 hour') at time zone 'UTC'
   when '4hour' then (starts at time zone 'America/New_York' + interval '4 hours') at time zone 'America/New_York'
   when 'daily' then (starts at time zone 'America/New_York' + interval '1 day') at time zone 'America/New_York'
   when 'weekly' then (starts at time zone 'America/New_York' + interval '7 days') at time zone 'America/New_York'

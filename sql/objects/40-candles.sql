@@ -30,7 +30,7 @@ begin atomic
     case when count(*) = count(b.trades) then sum(b.trades)::bigint end, count(*)::integer
   -- "offset 0" keeps the ordered aggregates from asking every chunk for sorted rows.
   from (select * from public.ohlcv_1min m
-        where m.symbol = of_symbol and m.ts >= starts and m.ts < starts + interval '30 minutes'
+        where m.symbol = of_symbol and m.ts >= starts and m.ts < public.candle_end('30min', starts)
           and m.ts >= tickstock.recent_since()
         union all
         select * from tickstock.old_bars(of_symbol, starts) where starts < tickstock.recent_since() offset 0) b
@@ -50,11 +50,11 @@ begin
       (1, '5min',    'minutes', '30min',   $q$d.granule = public.candle_start('30min', m.ts)$q$),
       (2, '15min',   'minutes', '30min',   $q$d.granule = public.candle_start('30min', m.ts)$q$),
       (3, '30min',   'minutes', '30min',   $q$d.granule = m.ts$q$),
-      (4, '1hour',   '30min',   '1hour',   $q$d.granule >= m.ts and d.granule < public.candle_end('1hour', m.ts)$q$),
-      (5, '4hour',   '30min',   '4hour',   $q$d.granule >= m.ts and d.granule < public.candle_end('4hour', m.ts)$q$),
-      (6, 'daily',   '30min',   'daily',   $q$d.granule >= m.ts and d.granule < public.candle_end('daily', m.ts)$q$),
-      (7, 'weekly',  'daily',   'weekly',  $q$d.granule >= m.ts and d.granule < public.candle_end('weekly', m.ts)$q$),
-      (8, 'monthly', 'daily',   'monthly', $q$d.granule >= m.ts and d.granule < public.candle_end('monthly', m.ts)$q$)
+      (4, '1hour',   '30min',   '1hour',   $q$public.candle_start('1hour', d.granule) = m.ts$q$),
+      (5, '4hour',   '30min',   '4hour',   $q$public.candle_start('4hour', d.granule) = m.ts$q$),
+      (6, 'daily',   '30min',   'daily',   $q$public.candle_start('daily', d.granule) = m.ts$q$),
+      (7, 'weekly',  'daily',   'weekly',  $q$public.candle_start('weekly', d.granule) = m.ts$q$),
+      (8, 'monthly', 'daily',   'monthly', $q$public.candle_start('monthly', d.granule) = m.ts$q$)
     ) as v (position, timeframe, source, key, stale) order by position
   loop
     if level.source = 'minutes' then

@@ -3,18 +3,25 @@
 create or replace function tickstock.thin_marks() returns void
 language plpgsql
 as $$
+declare
+  before text := current_setting('lock_timeout');
 begin
   -- The newest mark of a half hour is enough, and must stay: a refresh deletes only marks it has seen.
   -- By ctid, as everywhere on queues: their size jumps, and no plan may depend on an old guess of it.
   delete from tickstock.dirty where ctid = any (array(
     select ctid from (select ctid, row_number() over (partition by symbol, granule order by id desc) as nth from tickstock.dirty) m
     where nth > 1));
-  -- A large load leaves a long file with the few marks that stay at its end, where vacuum can't cut it
-  -- off, and every query reads it: move them to the front.
+  -- A large load leaves a long, nearly empty file, which queries read to its end. No vacuum mends it
+  -- while a mark stays at the end. Nobody is kept waiting: it is tried again with the next refresh.
   if pg_relation_size('tickstock.dirty') > 8 * 1024 * 1024
     and (select count(*) < 10000 from (select from tickstock.dirty limit 10000) d) then
-    with moved as (delete from tickstock.dirty returning symbol, granule)
-    insert into tickstock.dirty (symbol, granule) select symbol, granule from moved;
+    begin
+      perform set_config('lock_timeout', '50ms', true);
+      cluster tickstock.dirty using dirty_pkey;
+    exception when lock_not_available or insufficient_privilege then
+      null;
+    end;
+    perform set_config('lock_timeout', before, true);
   end if;
 end $$;
 comment on function tickstock.thin_marks() is
