@@ -23,23 +23,3 @@ begin
 end $$;
 comment on procedure tickstock.to_columnstore(timestamptz) is
   'Moves chunks of bars and candles that end before this moment into the columnstore, those again that were corrected there since.';
-
-create or replace procedure ohlcv_keep_house()
-language plpgsql
-as $$
-declare
-  policy public.storage_policy := (select p from public.storage_policy p);
-begin
-  if not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
-    return;  -- another session is at it
-  end if;
-  if policy.keep_bars is not null then
-    call public.drop_bars(public.latest_minute() - policy.keep_bars);
-  end if;
-  if policy.columnstore_after is not null then
-    call tickstock.to_columnstore(public.latest_minute() - policy.columnstore_after);
-  end if;
-  perform pg_advisory_unlock(hashtext('tickstock.keep_house'));
-end $$;
-comment on procedure ohlcv_keep_house() is
-  'Applies storage_policy: drops bars that are too old, moves old ones into the columnstore. tickstock''s programs call it every hour. Call it outside a transaction block.';

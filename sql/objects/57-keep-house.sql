@@ -10,7 +10,10 @@ begin
   if policy.keep_bars is not null then
     call public.drop_bars(public.latest_minute() - policy.keep_bars);
   end if;
+  if policy.columnstore_after is not null then
+    call tickstock.to_columnstore(public.latest_minute() - policy.columnstore_after);
+  end if;
   perform pg_advisory_unlock(hashtext('tickstock.keep_house'));
 end $$;
 comment on procedure ohlcv_keep_house() is
-  'Applies storage_policy: drops bars that are too old. tickstock''s programs call it every hour. Call it outside a transaction block.';
+  'Applies storage_policy: drops bars that are too old, moves old ones into the columnstore. tickstock''s programs call it every hour. Call it outside a transaction block.';
