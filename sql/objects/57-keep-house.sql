@@ -3,15 +3,17 @@ language plpgsql
 as $$
 declare
   policy public.storage_policy := (select p from public.storage_policy p);
+  -- The feed's clock, but not beyond the real one: a single bar dated 2099 must not sweep everything away.
+  clock timestamptz := least(public.latest_minute(), now());
 begin
   if not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
     return;  -- another session is at it
   end if;
   if policy.keep_bars is not null then
-    call public.drop_bars(public.latest_minute() - policy.keep_bars);
+    call public.drop_bars(clock - policy.keep_bars);
   end if;
   if policy.columnstore_after is not null then
-    call tickstock.to_columnstore(public.latest_minute() - policy.columnstore_after);
+    call tickstock.to_columnstore(clock - policy.columnstore_after);
   end if;
   perform pg_advisory_unlock(hashtext('tickstock.keep_house'));
 end $$;
