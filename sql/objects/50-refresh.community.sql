@@ -88,7 +88,7 @@ declare
   -- A half hour that is still forming would be dirty again a minute later: it stays live.
   up_to timestamptz := public.candle_start('30min', public.latest_minute());
   -- From so many symbols on, it is cheaper to refresh a half hour than to mend its candles.
-  bulk constant integer := 100;
+  bulk integer := coalesce(nullif(current_setting('tickstock.bulk_symbols', true), ''), '100');
   newest bigint;
   seen bigint[];
   starts timestamptz[];
