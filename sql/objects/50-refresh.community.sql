@@ -22,63 +22,6 @@ end $$;
 comment on procedure tickstock.refresh_range(timestamptz, timestamptz) is
   'Refreshes every continuous aggregate over this range, widened to whole candles. Commits as it goes.';
 
-create or replace function tickstock.mend_candles(timeframe text, key text, symbols text[], granules timestamptz[])
-returns void
-language plpgsql
-as $$
-declare
-  stored_in regclass := (
-    select format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)
-    from timescaledb_information.continuous_aggregates
-    where view_schema = 'tickstock' and view_name = 'candles_' || timeframe);
-  keys text := format('(select distinct u.symbol, public.candle_start(%L, u.granule) as ts from unnest($1, $2) u (symbol, granule))', key);
-begin
-  -- Bounds as constants, for chunks that hold nothing of it.
-  execute format('delete from %s m using %s key
-                  where m.symbol = key.symbol and m.ts >= key.ts and m.ts < public.candle_end(%L, key.ts)
-                    and m.ts >= %L and m.ts < %L', stored_in, keys, key,
-                 public.candle_start(key, (select min(g) from unnest(granules) g)),
-                 public.candle_end(key, public.candle_start(key, (select max(g) from unnest(granules) g))))
-  using symbols, granules;
-  execute format('insert into %s (symbol, ts, open, high, low, close, volume, turnover, trades, bars)
-                  select c.* from %s key cross join lateral tickstock.live_%s(key.symbol, key.ts) c order by c.symbol, c.ts',
-                 stored_in, keys, timeframe)
-  using symbols, granules;
-end $$;
-comment on function tickstock.mend_candles(text, text, text[], timestamptz[]) is
-  'Computes the candles of one timeframe that these half hours touch, and stores them in place of those in the continuous aggregate. key: the unit computed at once.';
-
-create or replace function tickstock.mend_batch(up_to timestamptz, newest bigint, most integer) returns bigint
-language plpgsql
-as $$
-declare
-  taken_symbols text[];
-  taken_granules timestamptz[];
-  taken bigint;
-begin
-  perform pg_advisory_xact_lock(hashtext('tickstock.refresh'));
-  -- Marks are deleted first, so that this transaction's own reading of exact_<timeframe> takes the
-  -- candles it has just stored; for everybody else both happen at the commit. Marks that come in
-  -- meanwhile stay, and keep their candles live.
-  with gone as (
-    delete from tickstock.dirty where ctid = any (array(
-      select ctid from tickstock.dirty where granule < up_to and id <= newest order by granule, id limit most))
-    returning symbol, granule
-  ), distinct_marks as (
-    select distinct symbol, granule from gone order by 1, 2
-  )
-  select array_agg(symbol), array_agg(granule), (select count(*) from gone)
-  into taken_symbols, taken_granules, taken from distinct_marks;
-  if taken > 0 then
-    perform tickstock.mend_candles(t.timeframe,
-        case when t.timeframe in ('5min', '15min') then '30min' else t.timeframe end, taken_symbols, taken_granules)
-      from (select timeframe from public.timeframes where timeframe <> '1min' order by position) t;
-  end if;
-  return taken;
-end $$;
-comment on function tickstock.mend_batch(timestamptz, bigint, integer) is
-  'Mends the candles of up to that many marks, none newer than newest, whose half hours begin before up_to; returns how many there were.';
-
 -- Up to version 0.1 it took no argument.
 drop procedure if exists ohlcv_refresh();
 create or replace procedure ohlcv_refresh(wait boolean default true)
@@ -126,10 +69,10 @@ begin
   end if;
   commit;
   loop
-    exit when tickstock.mend_batch(up_to, newest, 10000) = 0;
+    exit when tickstock.refresh_batch(up_to, newest, 50000) = 0;
     commit;
   end loop;
-  commit;  -- mend_batch's own hold of the lock, which is its transaction's
+  commit;  -- refresh_batch's own hold of the lock, which is its transaction's
   while exists (select from pg_catalog.pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and objsubid = 1
                 and database = (select oid from pg_catalog.pg_database where datname = current_database())
                 and objid::bigint = hashtext('tickstock.refresh')::bigint & x'ffffffff'::bigint) loop

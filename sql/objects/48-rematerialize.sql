@@ -1,0 +1,110 @@
+-- Materializing dirty candles one by one, and only those: each timeframe from the materialized candles of
+-- the one it is made of. Where these are stale they are marked, and the mark hits what is made of them, too.
+
+create or replace view tickstock.candles_1min as
+select symbol, ts, open, high, low, close, volume, vwap * volume as turnover, trades, bars from public.ohlcv_1min;
+comment on view tickstock.candles_1min is 'Minute bars in the form of materialized candles.';
+
+-- Up to version 0.1 it took the unit, too.
+drop function if exists tickstock.rematerialize(text, text, text[], timestamptz[]);
+create or replace function tickstock.rematerialize(timeframe text, symbols text[], granules timestamptz[])
+returns void
+language plpgsql
+as $$
+declare
+  -- The table, or what holds the rows of the continuous aggregate.
+  target regclass := (select s.stored_in from tickstock.storage s where s.relation = 'ohlcv_' || rematerialize.timeframe);
+  source text := (select t.made_from from public.timeframes t where t.timeframe = rematerialize.timeframe);
+  -- What is made at once: a candle, or those of a half hour, since that is what a mark tells of.
+  unit text := case when timeframe in ('5min', '15min') then '30min' else timeframe end;
+  -- Of a day only its regular session counts.
+  edge text := case timeframe when 'daily'
+    then '(select %I from public.trading_days where day = (u.starts at time zone ''America/New_York'')::date)' else 'u.%I' end;
+  units text := format($q$
+    unit as materialized (
+      select u.symbol, u.starts, public.candle_end(%1$L, u.starts) as ends
+      from (select distinct m.symbol, public.candle_start(%1$L, m.granule) as starts from unnest($1, $2) m (symbol, granule)) u
+      order by 1, 2
+    )$q$, unit);
+  since timestamptz := public.candle_start(unit, (select min(g) from unnest(granules) g));
+  until timestamptz := public.candle_end(unit, public.candle_start(unit, (select max(g) from unnest(granules) g)));
+  -- Unit by unit, each by the index: no plan for one unit is bad for fifty thousand, or the other way round.
+  fresh text := format($q$
+    fresh as (
+      select u.symbol, c.* from unit u cross join lateral (
+        select public.candle_start(%1$L, p.ts) as ts, (array_agg(p.open order by p.ts))[1] as open, max(p.high) as high, min(p.low) as low,
+          (array_agg(p.close order by p.ts))[count(*)] as close, sum(p.volume) as volume,
+          case when count(*) = count(p.turnover) then sum(p.turnover) end as turnover,
+          case when count(*) = count(p.trades) then sum(p.trades)::bigint end as trades, sum(p.bars)::integer as bars
+        from (select * from tickstock.candles_%2$s s
+              where s.symbol = u.symbol and s.ts >= %3$s and s.ts < %4$s
+                -- Known to the planner: chunks that hold nothing of all this.
+                and s.ts >= %5$L and s.ts < %6$L
+              order by s.ts offset 0) p
+        group by 1) c
+    )$q$, timeframe, source,
+    format(edge, case timeframe when 'daily' then 'opens_at' else 'starts' end),
+    format(edge, case timeframe when 'daily' then 'closes_at' else 'ends' end),
+    since, until);
+  there text := format('m.symbol = u.symbol and m.ts >= u.starts and m.ts < u.ends and m.ts >= %L and m.ts < %L', since, until);
+  columns text := 'symbol, ts, open, high, low, close, volume, turnover, trades, bars';
+  any_there boolean;
+begin
+  execute format($q$
+    with %s select exists (select from unit u cross join lateral (select from tickstock.candles_%s m where %s offset 0) m)
+    $q$, units, timeframe, there) into any_there using symbols, granules;
+  if not any_there then
+    -- As in bulk loads, and when a half hour has ended.
+    execute format('with %s, %s insert into %s (%s) select %5$s from fresh', units, fresh, target, columns, columns)
+    using symbols, granules;
+    return;
+  end if;
+  -- Not ON CONFLICT, for what holds the rows of a continuous aggregate has no unique key.
+  execute format($q$
+    with %s, %s, gone as (
+      delete from %s m using unit u
+      where %s and not exists (select from fresh f where f.symbol = m.symbol and f.ts = m.ts)
+    ), changed as (
+      update %3$s m set (%5$s) = (%6$s)
+      from unit u join fresh f on f.symbol = u.symbol and f.ts >= u.starts and f.ts < u.ends
+      where %4$s and m.ts = f.ts and (%7$s) is distinct from (%6$s)
+    )
+    insert into %3$s (%5$s)
+    select %5$s from fresh f
+    where not exists (select from %3$s m where m.symbol = f.symbol and m.ts = f.ts and m.ts >= %8$L and m.ts < %9$L)
+  $q$, units, fresh, target, there, columns, 'f.' || replace(columns, ', ', ', f.'), 'm.' || replace(columns, ', ', ', m.'), since, until)
+  using symbols, granules;
+end $$;
+comment on function tickstock.rematerialize(text, text[], timestamptz[]) is
+  'Computes the candles of one timeframe that these half hours touch, and stores what differs. Shorter timeframes come first. Only under the refresher''s lock.';
+
+create or replace function tickstock.refresh_batch(up_to timestamptz, newest bigint, most integer) returns bigint
+language plpgsql
+as $$
+declare
+  taken_symbols text[];
+  taken_granules timestamptz[];
+  taken bigint;
+begin
+  -- One refresher at a time: another one's older snapshot must not overwrite newer candles.
+  perform pg_advisory_xact_lock(hashtext('tickstock.refresh'));
+  -- Marks are deleted first, before anything is read: a bar that comes in later leaves a mark that
+  -- stays, and keeps its candles live. For everybody else all this happens at the commit.
+  with gone as (
+    delete from tickstock.dirty where ctid = any (array(
+      select ctid from tickstock.dirty where granule < up_to and id <= newest order by id limit most))
+    returning symbol, granule
+  ), distinct_marks as (
+    select distinct symbol, granule from gone order by 1, 2
+  )
+  select array_agg(symbol), array_agg(granule), (select count(*) from gone)
+  into taken_symbols, taken_granules, taken from distinct_marks;
+  if taken = 0 then
+    return 0;
+  end if;
+  perform tickstock.rematerialize(t.timeframe, taken_symbols, taken_granules)
+    from (select timeframe from public.timeframes where timeframe <> '1min' order by position) t;
+  return taken;
+end $$;
+comment on function tickstock.refresh_batch(timestamptz, bigint, integer) is
+  'Refreshes up to that many marks, none newer than newest, whose half hours begin before up_to; returns how many there were.';
