@@ -53,6 +53,14 @@ def pytest_report_header() -> list[str]:
     return [provided(engine) for engine in ENGINES]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much was checked by the tests that can check more (record_property)."""
+    for report in terminalreporter.getreports("passed"):
+        if report.when == "call" and report.user_properties:
+            told = ", ".join(f"{value:,} {name}" for name, value in report.user_properties)
+            terminalreporter.line(f"checked in {report.nodeid.partition('::')[2]}: {told}")
+
+
 class Engine:
     """A server of one engine, and a migrated template on it."""
 

@@ -58,7 +58,9 @@ comment on function tickstock.special_session(timestamp) is
 comment on function session_of(timestamptz) is
   'The session this moment belongs to: pre (from 04:00 New York), regular (09:30 to 16:00, less on half days), after (four hours from the close), or closed. Follows trading_days.';
 
-alter table ohlcv_1min add column session text generated always as (session_of(ts)) stored;
+-- Of ts alone, but named after volume, too: "set volume = volume" makes it anew after a change of the
+-- calendar. (The columnstore refuses "set ts = ts".)
+alter table ohlcv_1min add column session text generated always as (case when volume >= 0 then session_of(ts) end) stored;
 alter table ohlcv_1min add column complete boolean generated always as (true) stored;
 comment on column ohlcv_1min.session is 'pre, regular, after or closed: the session the minute lies in, see session_of().';
 comment on column ohlcv_1min.complete is 'Always true: the feed sends a minute when it is over. In larger timeframes false while the candle is forming.';

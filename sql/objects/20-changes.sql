@@ -26,7 +26,7 @@ begin
     insert into tickstock.dirty (symbol, granule)
     select symbol, public.candle_start('30min', ts) from new_bars
     union
-    select symbol, public.candle_start('30min', ts) from old_bars;
+    select symbol, public.candle_start('30min', ts) from old_bars where ts >= tickstock.bars_since();
   end if;
   -- Off for bulk loads of history, and for databases nobody scans: alter database … set tickstock.scan_queue = off
   if found and scan then
@@ -57,7 +57,8 @@ language plpgsql
 as $$
 begin
   insert into tickstock.dirty (symbol, granule)
-  select distinct symbol, public.candle_start('30min', ts) from public.ohlcv_1min;
+  select distinct symbol, public.candle_start('30min', ts) from public.ohlcv_1min
+  where ts >= tickstock.bars_since();  -- what is being dropped leaves its candles behind
   return null;
 end $$;
 comment on function tickstock.before_truncate() is 'Trigger of ohlcv_1min: every half hour that is about to lose its bars becomes dirty.';
@@ -76,7 +77,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   changed date[];
-  first_day date := (tickstock.bars_since() at time zone 'America/New_York')::date;
+  first_day date;
   scan text := coalesce(current_setting('tickstock.scan_queue', true), '');
 begin
   if tg_op = 'INSERT' then
@@ -86,17 +87,19 @@ begin
   else
     changed := array(select day from old_days union select day from new_days);
   end if;
+  -- Who is writing bars does so by the old calendar: wait for them, then do the day's bars again. That
+  -- renews their session and marks their half hours, so candles of the day, week and month follow.
+  lock table public.ohlcv_1min in share row exclusive mode;
+  -- Now that nobody is dropping bars either.
+  first_day := (tickstock.bars_since() at time zone 'America/New_York')::date;
   if exists (select from unnest(changed) day where day <= first_day) then
     raise exception 'bars before % have been dropped, and their candles are final: the calendar can''t change there',
       tickstock.bars_since();
   end if;
-  -- Who is writing bars does so by the old calendar: wait for them, then do the day's bars again. That
-  -- renews their session and marks their half hours, so candles of the day, week and month follow.
-  lock table public.ohlcv_1min in share row exclusive mode;
   perform tickstock.rebuild_session_of();
   perform set_config('tickstock.scan_queue', 'off', true);
   for i in 1 .. coalesce(cardinality(changed), 0) loop
-    update public.ohlcv_1min set ts = ts
+    update public.ohlcv_1min set volume = volume
     where ts >= changed[i]::timestamp at time zone 'America/New_York'
       and ts < (changed[i] + 1)::timestamp at time zone 'America/New_York';
   end loop;

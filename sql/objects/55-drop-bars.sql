@@ -17,14 +17,15 @@ declare
   -- Whole weeks, as the chunks are.
   since timestamptz := date_bin('7 days', before, '1970-01-01 00:00+00');
 begin
-  if since > public.latest_minute() - interval '7 days' or since is null then
-    raise exception 'drop_bars(%) would drop bars of the feed''s last week: give a time before %', before,
-      coalesce(public.latest_minute() - interval '7 days', '-infinity');
-  end if;
   if since <= tickstock.bars_since() then
     return;
   end if;
   loop
+    -- Each time: marks of a time that the feed's clock has not reached are not refreshed.
+    if (since <= public.latest_minute() - interval '7 days') is not true then
+      raise exception 'drop_bars(%) would drop bars of the feed''s last week: give a time before %', before,
+        coalesce(public.latest_minute() - interval '7 days', '-infinity');
+    end if;
     call public.ohlcv_refresh();
     -- No writer may be under way: what it changes would be gone before it is in its candles.
     lock table public.ohlcv_1min in share row exclusive mode;

@@ -1,8 +1,15 @@
-"""What the candles must be, worked out in pandas and exchange_calendars from the bars alone."""
+"""What the candles must be, worked out from the bars alone.
 
-from collections.abc import Iterable
+Days, weeks and months are pandas' business, sessions that of exchange_calendars, and the rest is
+counted in Python: nothing here is shared with our SQL. What a half hour's bars come to is remembered,
+since the tests ask again and again about bars of which few have changed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import exchange_calendars
@@ -13,40 +20,81 @@ from psycopg.rows import TupleRow
 from tickstock.timeframes import TIMEFRAMES
 
 NEW_YORK = "America/New_York"
-COLUMNS = ["symbol", "ts", "open", "high", "low", "close", "volume", "vwap", "trades"]
+COLUMNS = "symbol, ts, open, high, low, close, volume, vwap, trades, bars, session, complete"
 LARGER = TIMEFRAMES[1:]
 REGULAR = ("daily", "weekly", "monthly")
+WITHIN_HALF_HOUR = {"5min": 5, "15min": 15, "30min": 30}
 
-Column: TypeAlias = Any
-"""A pandas Series; its stubs know less of time zones than pandas does."""
+Key: TypeAlias = tuple[str, datetime]
+"""Symbol and start (UTC) of a bar or candle."""
+Session: TypeAlias = tuple[datetime, datetime]
+"""Open and close, UTC."""
 
 
 class Snapshot(NamedTuple):
-    bars: pd.DataFrame
+    bars: list[TupleRow]
     candles: dict[str, list[TupleRow]]
 
 
 def read_snapshot(conn: Connection[TupleRow]) -> Snapshot:
     """Bars and all larger candles as of one moment."""
+
+    def read(timeframe: str) -> list[TupleRow]:
+        return conn.execute(
+            f"select {COLUMNS} from ohlcv_{timeframe} order by symbol, ts"
+        ).fetchall()
+
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read")
-        bars = conn.execute(
-            "select symbol, ts, open, high, low, close, volume, vwap, trades from ohlcv_1min"
-        ).fetchall()
-        candles = {
-            timeframe: conn.execute(
-                f"select * from ohlcv_{timeframe} order by symbol, ts"
-            ).fetchall()
-            for timeframe in LARGER
-        }
-    return Snapshot(pd.DataFrame(bars, columns=COLUMNS), candles)
+        return Snapshot(read("1min"), {timeframe: read(timeframe) for timeframe in LARGER})
 
 
-def differences(snapshot: Snapshot, holidays: Iterable[str] = ()) -> list[str]:
-    """Where the candles are not what the bars make them, in words; holidays: days taken off."""
-    wrong = []
+class Calendar(NamedTuple):
+    """The sessions of exchange_calendars, apart from days that a test has changed."""
+
+    changed: frozenset[tuple[date, Session | None]] = frozenset()
+    """Days with the session they have now; None for a holiday."""
+
+    def with_day(self, day: date, session: Session | None) -> "Calendar":
+        rest = {each for each in self.changed if each[0] != day}
+        return Calendar(frozenset(rest | {(day, session)}))
+
+    def session(self, day: date) -> Session | None:
+        return dict(self.changed)[day] if day in dict(self.changed) else official_session(day)
+
+
+OFFICIAL = Calendar()
+
+
+class Part(NamedTuple):
+    """A candle in which turnover (the sum of vwap * volume) stands for vwap."""
+
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    turnover: Decimal | None
+    trades: int | None
+    bars: int
+
+
+def differences(
+    snapshot: Snapshot, calendar: Calendar = OFFICIAL, dropped: Sequence[TupleRow] = ()
+) -> list[str]:
+    """Where bars and candles do not tell what they must, in words.
+
+    `dropped`: bars (as in the snapshot) that are gone, while the candles made of them must stay.
+    """
+    latest = max((row[1] for row in snapshot.bars), default=None)
+    wrong = [
+        f"1min {row}"
+        for row in snapshot.bars
+        if row[9:] != (1, session_at(_half_hour(row[1]), calendar), True)
+    ]
+    parts = parts_of([*snapshot.bars, *dropped])
     for timeframe in LARGER:
-        wanted = candles(snapshot.bars, timeframe, frozenset(holidays))
+        wanted = candles_of(parts, timeframe, latest, calendar)
         got = {(row[0], row[1]): row[2:] for row in snapshot.candles[timeframe]}
         if len(got) != len(snapshot.candles[timeframe]):
             wrong.append(f"{timeframe}: a candle is there twice")
@@ -58,121 +106,172 @@ def differences(snapshot: Snapshot, holidays: Iterable[str] = ()) -> list[str]:
     return wrong
 
 
-def candles(bars: pd.DataFrame, timeframe: str, holidays: frozenset[str]) -> dict[Any, Any]:
-    """Candles by (symbol, start): open … trades, bars, session, complete."""
-    if bars.empty:
-        return {}
-    bars = bars.sort_values("ts")
-    latest = bars["ts"].iloc[-1]
-    if timeframe in REGULAR:
-        bars = bars[_in_session(bars["ts"], holidays)]
-    starts = _starts(bars["ts"], timeframe)
-    found = {}
-    for (symbol, start), group in bars.groupby([bars["symbol"], starts]):
-        at = pd.Timestamp(str(start))
-        more = (_session(at, timeframe, holidays), _complete_at(at, timeframe, holidays) <= latest)
-        found[symbol, at.to_pydatetime()] = (*_candle(group), *more)
-    return found
-
-
-def _candle(group: pd.DataFrame) -> tuple[Any, ...]:
-    volume = sum(group["volume"], Decimal(0))
-    vwap = trades = None
-    if group["vwap"].notna().all() and volume:
-        vwap = sum((v * w for v, w in zip(group["volume"], group["vwap"], strict=True)), Decimal(0))
-        vwap /= volume
-    if group["trades"].notna().all():
-        trades = int(group["trades"].sum())
-    prices = (group["open"].iloc[0], max(group["high"]), min(group["low"]), group["close"].iloc[-1])
-    return (*prices, volume, vwap, trades, len(group))
-
-
-def _same(wanted: Any, got: Any) -> bool:
+def _same(wanted: tuple[Any, ...] | None, got: tuple[Any, ...] | None) -> bool:
     if wanted is None or got is None:
         return wanted is got
-    *numbers, vwap, trades, bars, session, complete = wanted
-    *got_numbers, got_vwap, got_trades, got_bars, got_session, got_complete = got
+    vwap, got_vwap = wanted[5], got[5]
     same_vwap = vwap == got_vwap or (
         # A quotient has no last digit: the database gives at least 16.
         vwap is not None and got_vwap is not None and abs(vwap - got_vwap) < Decimal("1e-12")
     )
-    same_rest = (trades, bars, session, complete) == (
-        got_trades,
-        got_bars,
-        got_session,
-        got_complete,
+    return same_vwap and wanted[:5] == got[:5] and wanted[6:] == got[6:]
+
+
+Parts: TypeAlias = Mapping[str, Mapping[Key, Part]]
+
+
+def parts_of(bars: Iterable[TupleRow]) -> Parts:
+    """5min, 15min and 30min -> candles."""
+    half_hours = defaultdict(list)
+    for symbol, ts, *numbers in bars:
+        half_hours[symbol, _half_hour(ts)].append((ts, *numbers[:7]))
+    found: dict[str, dict[Key, Part]] = {timeframe: {} for timeframe in WITHIN_HALF_HOUR}
+    for (symbol, _), rows in half_hours.items():
+        for timeframe, start, part in _parts_of_half_hour(tuple(rows)):
+            found[timeframe][symbol, start] = part
+    return found
+
+
+@lru_cache(100_000)
+def _parts_of_half_hour(rows: tuple[tuple[Any, ...], ...]) -> list[tuple[str, datetime, Part]]:
+    groups = defaultdict(list)
+    for ts, op, high, low, close, volume, vwap, trades in sorted(rows):
+        bar = Part(op, high, low, close, volume, None if vwap is None else vwap * volume, trades, 1)
+        for timeframe, minutes in WITHIN_HALF_HOUR.items():
+            groups[timeframe, ts - timedelta(minutes=ts.minute % minutes)].append(bar)
+    return [(timeframe, start, _join(bars)) for (timeframe, start), bars in groups.items()]
+
+
+def _join(parts: Sequence[Part]) -> Part:
+    """One candle of several that follow each other; what one of them does not tell is unknown."""
+    turnovers, trades = [p.turnover for p in parts], [p.trades for p in parts]
+    return Part(
+        open=parts[0].open,
+        high=max(p.high for p in parts),
+        low=min(p.low for p in parts),
+        close=parts[-1].close,
+        volume=sum((p.volume for p in parts), Decimal(0)),
+        turnover=None if None in turnovers else sum(filter(None, turnovers), Decimal(0)),
+        trades=None if None in trades else sum(filter(None, trades)),
+        bars=sum(p.bars for p in parts),
     )
-    return numbers == got_numbers and same_rest and same_vwap
+
+
+def candles_of(
+    parts: Parts, timeframe: str, latest: datetime | None, calendar: Calendar
+) -> dict[Key, tuple[Any, ...]]:
+    """Candles by symbol and start: open … volume, vwap, trades, bars, session, complete."""
+    if timeframe in WITHIN_HALF_HOUR:
+        found = dict(parts[timeframe])
+    else:
+        groups = defaultdict(list)
+        for (symbol, start), part in sorted(parts["30min"].items()):
+            # A session begins and ends on a half hour.
+            if timeframe not in REGULAR or session_at(start, calendar) == "regular":
+                groups[symbol, start_of(start, timeframe)].append(part)
+        found = {key: _join(group) for key, group in groups.items()}
+    return {
+        (symbol, start): (
+            *part[:5],
+            None if part.turnover is None or not part.volume else part.turnover / part.volume,
+            part.trades,
+            part.bars,
+            _session(start, timeframe, calendar),
+            latest is None or _complete_at(start, timeframe, calendar) <= latest,
+        )
+        for (symbol, start), part in found.items()
+    }
+
+
+def _half_hour(ts: datetime) -> datetime:
+    return ts - timedelta(minutes=ts.minute % 30)
 
 
 @cache
-def session_at(moment: pd.Timestamp, holidays: frozenset[str] = frozenset()) -> str:
+def start_of(moment: datetime, timeframe: str) -> datetime:
+    """Start (UTC) of the candle that holds this moment, for timeframes of an hour and more."""
+    if timeframe == "1hour":
+        return moment - timedelta(minutes=moment.minute)
+    local = _local(moment)
+    if timeframe == "4hour":
+        start = local.floor("4h")
+    elif timeframe == "monthly":
+        start = local.to_period("M").start_time
+    else:
+        start = local.normalize()
+        start -= pd.Timedelta(days=start.day_of_week if timeframe == "weekly" else 0)
+    return _utc(start)
+
+
+def _end(start: datetime, timeframe: str) -> datetime:
+    if timeframe in WITHIN_HALF_HOUR:
+        return start + timedelta(minutes=WITHIN_HALF_HOUR[timeframe])
+    if timeframe == "1hour":
+        return start + timedelta(hours=1)
+    if timeframe == "4hour":
+        return _utc(_local(start) + pd.Timedelta(hours=4))
+    if timeframe == "monthly":
+        return _utc(_local(start) + pd.DateOffset(months=1))
+    return _utc(_local(start) + pd.DateOffset(days=1 if timeframe == "daily" else 7))
+
+
+def _local(moment: datetime) -> pd.Timestamp:
+    """The clock in New York."""
+    return pd.Timestamp(moment).tz_convert(NEW_YORK).tz_localize(None)
+
+
+def _utc(local: pd.Timestamp) -> datetime:
+    moment: datetime = local.tz_localize(NEW_YORK).tz_convert(UTC).to_pydatetime()
+    return moment
+
+
+@cache
+def session_at(half_hour: datetime, calendar: Calendar = OFFICIAL) -> str:
     """pre, regular, after or closed."""
-    day = moment.tz_convert(NEW_YORK).tz_localize(None).normalize()
-    if day not in _schedule().index or str(day.date()) in holidays:
+    day = _local(half_hour).date()
+    session = calendar.session(day)
+    if session is None:
         return "closed"
-    opens: Column = _schedule().at[day, "open"]
-    closes: Column = _schedule().at[day, "close"]
-    first = (day + pd.Timedelta(hours=4)).tz_localize(NEW_YORK)
-    edges = (first, opens, closes, closes + pd.Timedelta(hours=4))
-    return ("closed", "pre", "regular", "after", "closed")[sum(moment >= edge for edge in edges)]
+    opens, closes = session
+    first = _utc(pd.Timestamp(datetime.combine(day, time(4))))
+    edges = (first, opens, closes, closes + timedelta(hours=4))
+    return ("closed", "pre", "regular", "after", "closed")[sum(half_hour >= edge for edge in edges)]
 
 
 @cache
-def _session(start: pd.Timestamp, timeframe: str, holidays: frozenset[str]) -> str | None:
+def _session(start: datetime, timeframe: str, calendar: Calendar) -> str | None:
     if timeframe in REGULAR:
         return "regular"
-    end = _end(start, timeframe)
-    steps = pd.date_range(start, end, freq="5min", inclusive="left")
-    sessions = {session_at(step, holidays) for step in steps}
+    step, end = _half_hour(start), _end(start, timeframe)
+    sessions = {session_at(step, calendar)}
+    while (step := step + timedelta(minutes=30)) < end:
+        sessions.add(session_at(step, calendar))
     return sessions.pop() if len(sessions) == 1 else None
 
 
-def _end(start: pd.Timestamp, timeframe: str) -> pd.Timestamp:
-    local = start.tz_convert(NEW_YORK).tz_localize(None)
-    if timeframe == "monthly":
-        end = local + pd.DateOffset(months=1)
-    elif timeframe in ("daily", "weekly"):
-        end = local + pd.DateOffset(days=1 if timeframe == "daily" else 7)
-    elif timeframe == "4hour":
-        end = local + pd.Timedelta(hours=4)
-    else:
-        return start + pd.Timedelta(timeframe.replace("1hour", "1h"))
-    return end.tz_localize(NEW_YORK).tz_convert("UTC")
-
-
 @cache
-def _complete_at(start: pd.Timestamp, timeframe: str, holidays: frozenset[str]) -> pd.Timestamp:
+def _complete_at(start: datetime, timeframe: str, calendar: Calendar) -> datetime:
     end = _end(start, timeframe)
     if timeframe not in REGULAR:
         return end
+    sessions = map(calendar.session, _days(start, end))
+    return max((session[1] for session in sessions if session), default=end)
+
+
+def _days(start: datetime, end: datetime) -> Iterator[date]:
+    day, last = _local(start).date(), _local(end).date()
+    while day < last:
+        yield day
+        day += timedelta(days=1)
+
+
+@cache
+def official_session(day: date) -> Session | None:
     schedule = _schedule()
-    local = start.tz_convert(NEW_YORK).tz_localize(None)
-    sessions = schedule[local : end.tz_convert(NEW_YORK).tz_localize(None) - pd.Timedelta(1)]
-    closes = sessions.loc[~sessions.index.astype(str).isin(holidays), "close"]
-    return end if closes.empty else closes.iloc[-1]
-
-
-def _starts(ts: Column, timeframe: str) -> Column:
-    if timeframe in ("5min", "15min", "30min", "1hour"):
-        return ts.dt.floor(timeframe.replace("1hour", "1h"))
-    local = ts.dt.tz_convert(NEW_YORK).dt.tz_localize(None)
-    if timeframe == "4hour":
-        local = local.dt.floor("4h")
-    elif timeframe == "daily":
-        local = local.dt.normalize()
-    elif timeframe == "weekly":
-        local = local.dt.normalize() - pd.to_timedelta(local.dt.day_of_week, unit="D")
-    else:
-        local = local.dt.to_period("M").dt.start_time
-    return local.dt.tz_localize(NEW_YORK).dt.tz_convert("UTC")
-
-
-def _in_session(ts: Column, holidays: frozenset[str]) -> Column:
-    days = ts.dt.tz_convert(NEW_YORK).dt.tz_localize(None).dt.normalize()
-    schedule = _schedule()
-    opens, closes = days.map(schedule["open"]), days.map(schedule["close"])
-    return (ts >= opens) & (ts < closes) & ~days.astype(str).isin(holidays)
+    if pd.Timestamp(day) not in schedule.index:
+        return None
+    row = schedule.loc[pd.Timestamp(day)]
+    return row["open"].to_pydatetime(), row["close"].to_pydatetime()
 
 
 @cache
