@@ -36,5 +36,17 @@ class Refusal(NamedTuple):
     payload: str
 
 
+class Block(NamedTuple):
+    """A stretch of a minute flat file: its bars as text that the database reads, and the rest."""
+
+    copy_text: str
+    """A line for each bar, as COPY reads it: symbol, ts, open, high, low, close, volume, trades."""
+    bars: int
+    """How many lines that is."""
+    latest: str
+    """Start of the latest minute among them, ISO 8601 in UTC; empty if there is no bar."""
+    refusals: list[Refusal]
+
+
 PAYLOAD_LIMIT = 2_000
 """Characters of a refused input that are kept."""

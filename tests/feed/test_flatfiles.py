@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
+from tickstock.bars import PAYLOAD_LIMIT, Bar, Block, Refusal
 from tickstock.errors import TickstockError
-from tickstock.feed.flatfiles import HEADER, open_flat_file, read_bars
+from tickstock.feed import flatfiles
+from tickstock.feed.flatfiles import HEADER, open_flat_file, read_bars, read_blocks
 
 FIRST_LINE = ",".join(HEADER)
 LINE = "AAPL,4930,200.29,200.5,200.63,200.2,1744792500000000000,129"
@@ -164,6 +165,91 @@ def test_no_bytes_after_the_header_break_the_reader(tmp_path: Path, content: byt
     # A lone carriage return at a line's end is part of the line end; all else is accounted for.
     lines = [line for line in content.split(b"\n") if line.rstrip(b"\r")]
     assert len(items) == len(lines) + 2
+
+
+def bars_of(block: Block) -> list[Bar]:
+    """What COPY makes of a block's text."""
+    rows = [line.split("\t") for line in block.copy_text.split("\n")[:-1]]
+    bars = [
+        Bar(
+            symbol.replace("\\\\", "\\"),
+            datetime.fromisoformat(ts),
+            Decimal(open_),
+            Decimal(high),
+            Decimal(low),
+            Decimal(close),
+            Decimal(volume),
+            trades=None if trades == "\\N" else int(trades),
+        )
+        for symbol, ts, open_, high, low, close, volume, trades in rows
+    ]
+    assert block.bars == len(bars)
+    assert block.latest == max([row[1] for row in rows], default="")
+    return bars
+
+
+spelled = st.sampled_from(
+    [
+        LINE,
+        LINE,
+        LINE.replace("AAPL", "BRK.B").replace("129", "0"),
+        LINE.replace("AAPL", "back\\slash"),
+        LINE.replace("AAPL", '"A,B"'),
+        LINE.replace("200.5", "2e2").replace("4930", "+.5"),
+        LINE.replace("129", "007"),
+        LINE.replace("1744792500000000000", "1744792560000000000"),
+        LINE.replace("1744792500000000000", "-60000000000"),
+        LINE + "\r",
+        LINE + ",more",
+        "",
+        "\r",
+        LINE.replace("200.5", "NaN"),
+        LINE.replace("129", "9" * 20),
+        LINE.replace("1744792500000000000", "1744792500000000001"),
+        "A\x0b" + LINE,
+        "A\x85" + LINE,
+        "A\r" + LINE,
+        "AAPL,1",
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    lines=st.one_of(st.lists(st.just(LINE), max_size=20), st.lists(spelled, max_size=20)),
+    end=st.sampled_from(["\n", ""]),
+    shuffled=st.booleans(),
+    size=st.integers(1, 500),
+)
+def test_blocks_hold_what_the_lines_say(
+    tmp_path: Path, lines: list[str], end: str, shuffled: bool, size: int
+) -> None:
+    path = tmp_path / "day.csv"
+    header = (
+        "volume,ticker,open,close,high,low,window_start,transactions" if shuffled else FIRST_LINE
+    )
+    path.write_bytes(("\n".join([header, *lines]) + end).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flatfiles, "_PIECE", 10)
+        patch.setattr(flatfiles, "_BLOCK", size)
+        blocks = list(read_blocks(str(path)))
+    items = list(read_bars(str(path)))
+    assert [bar for block in blocks for bar in bars_of(block)] == [
+        item for item in items if isinstance(item, Bar)
+    ]
+    assert [refusal for block in blocks for refusal in block.refusals] == [
+        item for item in items if isinstance(item, Refusal)
+    ]
+    assert all(block.bars or block.refusals for block in blocks)
+
+
+def test_of_a_broken_gzip_all_blocks_before_the_break_are_given(write: Write) -> None:
+    path = zipped(write(*(LINE.replace("4930", str(n)) for n in range(20_000))), "cut.csv.gz")
+    Path(path).write_bytes(Path(path).read_bytes()[:-200])
+    blocks: deque[Block] = deque()
+    with pytest.raises(TickstockError, match="incomplete or damaged"):
+        blocks.extend(read_blocks(path))
+    assert sum(block.bars for block in blocks) > 10_000
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import click
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
-from tickstock.ingest.load import load_file
+from tickstock.ingest.load import load_files
 
 
 @click.command()
@@ -22,8 +22,7 @@ def load(files: tuple[str, ...], database_url: str | None) -> None:
     """
     with database(database_url) as source, connect(source.url, program="load") as conn:
         require_schema(conn)
-        for file in files:
-            counts = load_file(conn, file)
+        for file, counts in load_files(conn, source.url, files):
             click.echo(
                 f"{file}: {counts.received:,} bars = {counts.inserted:,} new"
                 f" + {counts.replaced:,} replaced + {counts.unchanged:,} unchanged"
@@ -33,5 +32,3 @@ def load(files: tuple[str, ...], database_url: str | None) -> None:
                 click.echo(
                     "  why: select reason, payload from refused_bars order by id desc", err=True
                 )
-        conn.execute("call ohlcv_refresh()")
-        conn.execute("analyze ohlcv_1min")

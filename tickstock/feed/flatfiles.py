@@ -11,13 +11,14 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
+from tickstock.bars import PAYLOAD_LIMIT, Bar, Block, Refusal
 from tickstock.errors import TickstockError
 from tickstock.feed.protocol import SYMBOL_LIMIT
 
@@ -39,6 +40,43 @@ _NUMBER = re.compile(
 )
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 
+# What the vendor writes, and all of it: no quotes, signs or exponents. Whatever else is a bar, and
+# what is none, is told line by line.
+_PLAIN_COLUMNS = tuple(range(len(HEADER)))
+_PLAIN_NUMBER = r"([0-9]{1,30}+(?:\.[0-9]{1,30}+)?+)"
+_PLAIN_LINE = re.compile(
+    rf"^([!#-+\--\[\]-~]{{1,{SYMBOL_LIMIT}}}+),"
+    + rf"{_PLAIN_NUMBER}," * 5
+    + r"([0-9]{1,19}+),(0|[1-9][0-9]{0,17}+)\r?+\n",
+    re.MULTILINE,
+)
+_PIECE = 8_192
+_BLOCK = 1 << 20
+_NULL = r"\N"
+
+
+def read_blocks(path: str, consumed: Consumed | None = None) -> Iterator[Block]:
+    """The same as `read_bars`, many lines at a time and many times faster; never an empty block."""
+    with _lines_of(path, consumed) as (file, line_parser):
+        for lines in _stretches(file):
+            if block := line_parser.parse_block(lines):
+                yield block
+
+
+def _stretches(file: TextIO) -> Iterator[str]:
+    """The text in large pieces that end with a line."""
+    text = ""
+    try:
+        while piece := file.read(_PIECE):
+            text += piece
+            if len(text) >= _BLOCK and "\n" in piece:
+                lines, newline, text = text.rpartition("\n")
+                yield lines + newline
+    except Exception:
+        yield text[: text.rfind("\n") + 1]  # what came before the break
+        raise
+    yield text if text.endswith("\n") else text + "\n"
+
 
 def read_bars(path: str, consumed: Consumed | None = None) -> Iterator[Bar | Refusal]:
     """Every line of a minute flat file as a bar, or as the reason why it is none.
@@ -55,14 +93,19 @@ def read_bars(path: str, consumed: Consumed | None = None) -> Iterator[Bar | Ref
     the vendor's minute file, or is a broken gzip; the bars before the break have been given by
     then.
     """
+    with _lines_of(path, consumed) as (file, line_parser):
+        for line in file:
+            if item := line_parser.parse(line):
+                yield item
+
+
+@contextmanager
+def _lines_of(path: str, consumed: Consumed | None) -> Iterator[tuple[TextIO, "_LineParser"]]:
+    """A minute flat file after its first line, and who understands the others."""
     name = _name(path)
     try:
         with open_flat_file(path, consumed) as file:
-            line_parser = _LineParser(name, _columns(file, name))
-            for number, line in enumerate(file, start=2):
-                text = line.rstrip("\r\n")
-                if text:
-                    yield line_parser.parse(number, text)
+            yield file, _LineParser(name, _columns(file, name))
     except OSError as error:
         raise TickstockError(
             f"{name}: reading failed ({error.strerror or error}); check the disk and try again"
@@ -156,20 +199,60 @@ def _cells(line: str) -> list[str]:
 
 
 class _LineParser:
-    """Turns the lines of one file into bars."""
+    """Turns the lines of one file, in their order, into bars."""
 
     def __init__(self, name: str, columns: tuple[int, ...]) -> None:
         self._source = Path(name).name
         self._columns = columns
         self._least_cells = max(columns) + 1
-        self._minutes: dict[str, datetime] = {}
+        # A file has some hundred minutes and millions of lines.
+        self._minute = cache(_minute)
+        self._iso = cache(lambda start: _minute(start).isoformat())
+        self._lines = 1
 
-    def parse(self, number: int, line: str) -> Bar | Refusal:
+    def parse(self, line: str) -> Bar | Refusal | None:
+        """The next line; None where it is empty."""
+        self._lines += 1
+        text = line.rstrip("\r\n")
+        if not text:
+            return None
         try:
-            return self._bar(line)
+            return self._bar(text)
         except ValueError as defect:
-            reason = f"line {number}: {defect}"
-            return Refusal(self._source, reason, line[:PAYLOAD_LIMIT])
+            reason = f"line {self._lines}: {defect}"
+            return Refusal(self._source, reason, text[:PAYLOAD_LIMIT])
+
+    def parse_block(self, lines: str) -> Block | None:
+        """The next lines, each with its line end; None where all are empty."""
+        number = lines.count("\n")
+        if self._columns == _PLAIN_COLUMNS:
+            plain = _PLAIN_LINE.findall(lines)
+            if plain and len(plain) == number:
+                with suppress(ValueError):  # a minute that is none: see which line
+                    block = self._plain_block(plain)
+                    self._lines += number
+                    return block
+        return self._block_line_by_line(lines)
+
+    def _plain_block(self, rows: list[tuple[str, ...]]) -> Block:
+        iso = self._iso
+        text = "".join(
+            [
+                f"{ticker}\t{iso(start)}\t{open_}\t{high}\t{low}\t{close}\t{volume}\t"
+                f"{trades if trades != '0' else _NULL}\n"
+                for ticker, volume, open_, close, high, low, start, trades in rows
+            ]
+        )
+        latest = max(map(iso, {row[6] for row in rows}))
+        return Block(text, len(rows), latest, [])
+
+    def _block_line_by_line(self, lines: str) -> Block | None:
+        # Not splitlines(): it knows more line ends than files have.
+        items = [item for line in lines[:-1].split("\n") if (item := self.parse(line))]
+        bars = [item for item in items if isinstance(item, Bar)]
+        refusals = [item for item in items if isinstance(item, Refusal)]
+        latest = max([bar.ts.isoformat() for bar in bars], default="")
+        return Block("".join(map(_copy_line, bars)), len(bars), latest, refusals) if items else None
 
     def _bar(self, line: str) -> Bar:
         cells = _cells(line)
@@ -180,28 +263,39 @@ class _LineParser:
             raise ValueError(f"ticker {ticker[:20]!r} is not a symbol")
         return Bar(
             ticker,
-            self._minutes.get(start) or self._minute(start),
+            self._minute(start),
             _number("open", open_),
             _number("high", high),
             _number("low", low),
             _number("close", close),
             _number("volume", volume),
             vwap=None,
-            trades=_integer("transactions", trades) or None,
+            trades=_trades(trades),
         )
 
-    def _minute(self, text: str) -> datetime:
-        nanoseconds = _integer("window_start", text)
-        minutes, rest = divmod(nanoseconds, _NANOSECONDS_A_MINUTE)
-        if rest:
-            raise ValueError(f"window_start {text} is not the start of a minute, in nanoseconds")
-        try:
-            minute = _EPOCH + timedelta(minutes=minutes)
-        except OverflowError:
-            raise ValueError(f"window_start {text} lies beyond the calendar") from None
-        # A file has some hundred minutes and millions of lines.
-        self._minutes[text] = minute
-        return minute
+
+def _minute(text: str) -> datetime:
+    minutes, rest = divmod(_integer("window_start", text), _NANOSECONDS_A_MINUTE)
+    if rest:
+        raise ValueError(f"window_start {text} is not the start of a minute, in nanoseconds")
+    try:
+        return _EPOCH + timedelta(minutes=minutes)
+    except OverflowError:
+        raise ValueError(f"window_start {text} lies beyond the calendar") from None
+
+
+def _trades(text: str) -> int | None:
+    number = _integer("transactions", text)
+    if abs(number) >= 1 << 63:
+        raise ValueError(f"transactions {text} is out of range")
+    return number or None
+
+
+def _copy_line(bar: Bar) -> str:
+    symbol = bar.symbol.replace("\\", "\\\\")
+    trades = _NULL if bar.trades is None else bar.trades
+    prices = f"{bar.open}\t{bar.high}\t{bar.low}\t{bar.close}\t{bar.volume}"
+    return f"{symbol}\t{bar.ts.isoformat()}\t{prices}\t{trades}\n"
 
 
 def _number(column: str, text: str) -> Decimal:

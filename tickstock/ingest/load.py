@@ -1,46 +1,80 @@
 """`tickstock load`: the vendor's flat files into `ohlcv_1min`, with a progress bar."""
 
+import logging
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import click
+import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tickstock.bars import Bar, Refusal
-from tickstock.db.writer import Counts, write_bars
+from tickstock.bars import Block
+from tickstock.db.connection import connect, fetch_value, first_line
+from tickstock.db.writer import Counts, write_blocks
 from tickstock.errors import TickstockError
-from tickstock.feed.flatfiles import Consumed, read_bars
+from tickstock.feed.flatfiles import Consumed, read_blocks
 
-BATCH = 100_000
-"""Bars a transaction: large enough to be fast, small enough to be held in memory."""
+log = logging.getLogger(__name__)
+
+BLOCKS = 6
+"""Blocks a transaction, some 100,000 bars: enough to be fast, and held in memory until it ends."""
 
 
-def load_file(conn: Connection[TupleRow], path: str) -> Counts:
+def load_files(
+    conn: Connection[TupleRow], url: str, paths: Iterable[str]
+) -> Iterator[tuple[str, Counts]]:
+    """Load files one after the other, tell what became of each, materialize all their candles.
+
+    `url` is for a second session to the same database. Raises as `load_file` does.
+    """
+    # A continuous aggregate refreshes a range of time for all symbols: better when a file is whole.
+    by_file = fetch_value(conn, "select tickstock_engine()") == "community"
+    with RefreshBehind(url) as refresh:
+        for path in paths:
+            counts = load_file(conn, path, after_batch=None if by_file else refresh.tell)
+            refresh.tell()
+            yield path, counts
+    conn.execute("call public.ohlcv_refresh()")
+    conn.execute("analyze public.ohlcv_1min")
+
+
+def load_file(
+    conn: Connection[TupleRow], path: str, *, after_batch: Callable[[], object] | None = None
+) -> Counts:
     """Load one file; `-` is standard input. Bars that are there already stay as they are.
 
-    Raises TickstockError for a file that is missing, broken, or not the vendor's minute file; what
-    came before a break has been loaded then, and loading the mended file again completes it.
+    Calls `after_batch` after each transaction. Raises TickstockError for a file that is missing,
+    broken, or not the vendor's minute file; what came before a break has been loaded then, and
+    loading the mended file again completes it.
     """
+    source = "stdin" if path == "-" else Path(path).name
     counts = Counts()
-    try:
-        with _progress(path) as advance:
-            for rows in _batches(read_bars(path, consumed=advance)):
-                written = write_bars(
-                    conn,
-                    (row for row in rows if isinstance(row, Bar)),
-                    source="stdin" if path == "-" else Path(path).name,
-                    refusals=[row for row in rows if isinstance(row, Refusal)],
-                    queue_for_scan=False,
-                )
-                counts = counts.plus(written.counts)
-    except TickstockError as error:
+    breaks: list[TickstockError] = []
+    with _progress(path) as advance:
+        blocks = _until_break(read_blocks(path, consumed=advance), breaks)
+        while (written := write_blocks(conn, islice(blocks, BLOCKS), source=source)).received:
+            counts = counts.plus(written)
+            if after_batch:
+                after_batch()
+    for error in breaks:
         if not counts.received:
-            raise
+            raise error
         raise TickstockError(f"{error.message} ({counts.received:,} bars before are in)") from error
     return counts
+
+
+def _until_break(blocks: Iterator[Block], breaks: list[TickstockError]) -> Iterator[Block]:
+    """The blocks before a break: they are to be stored before anybody hears of it."""
+    try:
+        yield from blocks
+    except TickstockError as error:
+        breaks.append(error)
 
 
 @contextmanager
@@ -54,17 +88,38 @@ def _progress(path: str) -> Iterator[Consumed | None]:
         yield bar.update
 
 
-def _batches(rows: Iterable[Bar | Refusal]) -> Iterator[list[Bar | Refusal]]:
-    batch: list[Bar | Refusal] = []
-    try:
-        for row in rows:
-            batch.append(row)
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-    except TickstockError:
-        if batch:
-            yield batch  # what came before the break
-        raise
-    if batch:
-        yield batch
+class RefreshBehind(threading.Thread):
+    """Materializes candles in a session of its own, while another one loads, whenever it is told to.
+
+    It only makes the refresh after the load shorter: what it leaves undone is done there.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(name="refresh", daemon=True)
+        self._conn = connect(url, program="refresh")
+        self._told = threading.Event()
+        self._over = False
+
+    def tell(self) -> None:
+        """There is something to refresh. While it is at it, being told many times is like once."""
+        self._told.set()
+
+    def run(self) -> None:
+        try:
+            while self._told.wait() and not self._over:
+                self._told.clear()
+                self._conn.execute("call public.ohlcv_refresh(wait => false)")
+        except psycopg.Error as error:
+            log.info("no more refresh while loading: %s", first_line(error))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self._over = True
+        self._told.set()
+        if error:
+            self._conn.cancel_safe()
+        self.join()
+        self._conn.close()
