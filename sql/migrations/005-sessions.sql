@@ -7,17 +7,22 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   special record;
+  first_day date := (select min(day) from public.trading_days);
+  last_day date := (select max(day) from public.trading_days);
+  is_special text;
 begin
-  -- The calendar as constants: a generated column must not read tables, and 0.5 µs a bar is enough.
+  -- The calendar as constants: a generated column must not read tables.
   select array_agg(c.day order by c.day) as days, array_agg(t.opens_at at time zone 'America/New_York' order by c.day) as opens,
     array_agg(t.closes_at at time zone 'America/New_York' order by c.day) as closes
   into special
-  from (select d::date as day from generate_series((select min(day) from public.trading_days)::timestamp,
-                                                   (select max(day) from public.trading_days)::timestamp, interval '1 day') d) c
+  from (select d::date as day from generate_series(first_day::timestamp, last_day::timestamp, interval '1 day') d) c
   left join public.trading_days t on t.day = c.day
   where (t.opens_at at time zone 'America/New_York', t.closes_at at time zone 'America/New_York')
     is distinct from (case when extract(isodow from c.day) < 6 then c.day + time '09:30' end,
                       case when extract(isodow from c.day) < 6 then c.day + time '16:00' end);
+  -- A bit a day: a list is searched from its beginning, for each bar, by a generated column.
+  select string_agg(case when d::date = any (special.days) then '1' else '0' end, '' order by d) into is_special
+  from generate_series(first_day::timestamp, last_day::timestamp, interval '1 day') d;
 
   execute format($f$
     create or replace function tickstock.special_session(local timestamp) returns text
@@ -39,15 +44,15 @@ begin
     create or replace function public.session_of(ts timestamptz) returns text
     language sql immutable parallel safe
     return case
-      when (ts at time zone 'America/New_York')::date = any (%L::date[])
+      when ts < %L or ts >= %L then 'closed'
+      when get_bit(%L::varbit, (ts at time zone 'America/New_York')::date - %L::date) = 1
         then tickstock.special_session(ts at time zone 'America/New_York')
       -- 1900 began on a Monday.
-      when ts < %L or ts >= %L or ((ts at time zone 'America/New_York')::date - date '1900-01-01') %% 7 > 4 then 'closed'
+      when ((ts at time zone 'America/New_York')::date - date '1900-01-01') %% 7 > 4 then 'closed'
       else (array['closed', 'pre', 'regular', 'after', 'closed'])[1 + width_bucket(
         (ts at time zone 'America/New_York')::time, array[time '04:00', '09:30', '16:00', '20:00'])] end $f$,
-    special.days,
-    coalesce((select min(day)::timestamp at time zone 'America/New_York' from public.trading_days), 'infinity'),
-    coalesce((select (max(day) + 1)::timestamp at time zone 'America/New_York' from public.trading_days), '-infinity'));
+    coalesce(first_day::timestamp at time zone 'America/New_York', 'infinity'),
+    coalesce((last_day + 1)::timestamp at time zone 'America/New_York', '-infinity'), is_special, first_day);
 end $$;
 comment on function tickstock.rebuild_session_of() is
   'Makes session_of() anew from trading_days. A trigger calls it when the calendar changes.';
