@@ -56,7 +56,8 @@ def parse(*events: Any) -> Frame:
 
 
 def total(frame: Frame) -> int:
-    return len(frame.bars) + len(frame.statuses) + len(frame.refusals) + frame.ignored
+    data = len(frame.bars) + len(frame.seconds) + len(frame.trades)
+    return data + len(frame.statuses) + len(frame.refusals) + frame.ignored
 
 
 def check_sound(frame: Frame) -> None:
@@ -84,7 +85,7 @@ def test_an_event_becomes_a_bar() -> None:
     frame = parse(EVENT)
     ts = datetime(2025, 8, 23, 7, 0, tzinfo=UTC)
     bar = Bar("AAPL", ts, 150.0, 151.2, 149.8, 150.9, 10_000, 150.4, None)
-    assert frame == Frame(NOW, [bar], [], [], 0)
+    assert frame == Frame(NOW, [bar], [], [], [], [], 0)
 
 
 @unhurried
@@ -233,7 +234,7 @@ def test_depth_is_survived(depth: int) -> None:
 
 def test_a_bare_object_is_one_event_and_other_types_are_counted() -> None:
     assert len(parse_frame(json.dumps(EVENT), NOW).bars) == 1
-    frame = parse({"ev": "T", "sym": "A"}, {"ev": "A"}, EVENT, {"ev": "status", "status": "x"})
+    frame = parse({"ev": "Q", "sym": "A"}, {"ev": "LULD"}, EVENT, {"ev": "status", "status": "x"})
     assert (len(frame.bars), frame.ignored, frame.statuses) == (1, 2, [Status("x", "")])
 
 

@@ -200,7 +200,7 @@ class FeedClient:
             if data is not None:
                 received_at = datetime.now(UTC)
                 frame = protocol.parse_frame(data, received_at)
-                if frame.bars or frame.refusals or frame.ignored:
+                if frame.has_data:
                     self._hand_over(data, received_at)
                 if wanted in self._judge(frame.statuses):
                     return True

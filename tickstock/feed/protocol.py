@@ -9,20 +9,23 @@ for feed and files alike.
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Number, Refusal
 from tickstock.errors import TickstockError
+from tickstock.ticks import Second, Trade
 
 MINUTE_MS = 60_000
 """Milliseconds in the minute that an AM event spans."""
+SECOND_MS = 1_000
+"""Milliseconds in the second that an A event spans."""
 
 SYMBOL_LIMIT = 64
 """Characters of a ticker. Longer ones are refused: PostgreSQL limits the size of an index entry."""
@@ -30,10 +33,15 @@ SYMBOL_LIMIT = 64
 MESSAGE_LIMIT = 8_000
 """Characters of topics in one subscribe message."""
 
+Start = TypeVar("Start", datetime, int)
+Item = TypeVar("Item", Bar, Second)
+
 _SOURCE = "feed"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = frozenset((int, float))  # exact types: bool is an int to isinstance
 _EXACT_FLOAT = 2.0**53
+_LATEST_MS = 253_402_300_800_000  # the year 10000: datetime ends before it
+_LARGEST_SEQUENCE = 2**63  # exclusive
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.0+|(\.[0-9]{1,18}))?")
 
 
@@ -62,14 +70,21 @@ class StatusKind(Enum):
 
 
 class Frame(NamedTuple):
-    """One frame, sorted out. `ignored` counts sound events of types not consumed here (T, A, …)."""
+    """One frame, sorted out. `ignored` counts sound events of types not consumed here (Q, LULD, …)."""
 
     received_at: datetime
     """When the frame came off the socket, UTC."""
     bars: list[Bar]
+    seconds: list[Second]
+    trades: list[Trade]
     statuses: list[Status]
     refusals: list[Refusal]
     ignored: int
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is anything in it besides statuses."""
+        return bool(self.bars or self.trades or self.seconds or self.refusals or self.ignored)
 
 
 def parse_frame(frame: bytes | str, received_at: datetime) -> Frame:
@@ -89,32 +104,40 @@ def parse_frame(frame: bytes | str, received_at: datetime) -> Frame:
     elif type(events) is not list:
         return _garbage(frame, received_at, "the frame is neither a JSON array nor an object")
     bars: list[Bar] = []
+    seconds: list[Second] = []
+    trades: list[Trade] = []
     others: list[Any] = []
     for event in events:
-        bar = _bar(event)
-        if bar is not None:
-            bars.append(bar)
+        kind = event.get("ev") if type(event) is dict else None
+        if kind == "AM":
+            bar = _aggregate(event, MINUTE_MS, _minute, Bar)
+            others.append(event) if bar is None else bars.append(bar)
+        elif kind == "T":
+            trade = _trade(event)
+            others.append(event) if trade is None else trades.append(trade)
+        elif kind == "A":
+            second = _aggregate(event, SECOND_MS, _second, Second)
+            others.append(event) if second is None else seconds.append(second)
         else:
             others.append(event)
-    if not others:
-        return Frame(received_at, bars, [], [], 0)
-    return Frame(received_at, bars, *_sort_out(others))
+    rest = _sort_out(others) if others else ([], [], 0)
+    return Frame(received_at, bars, seconds, trades, *rest)
 
 
-def _bar(event: Any) -> Bar | None:
-    """The bar of a sound AM event, else None. The hot path: `_defect` finds out what was wrong."""
+def _aggregate(
+    event: dict[str, Any],
+    span: int,
+    start_of: Callable[[int], Start | None],
+    make: Callable[[str, Start, Number, Number, Number, Number, Number, Number | None], Item],
+) -> Item | None:
+    """What a sound AM or A event holds, else None. The hot path: `_defect` says what was wrong."""
     try:
-        if event["ev"] != "AM":
-            return None
-        symbol, start = event["sym"], event["s"]
+        symbol, start = _SYMBOLS[event["sym"]], event["s"]
         opened, high, low, close = event["o"], event["h"], event["l"], event["c"]
         volume, vwap, end = event["v"], event.get("vw"), event.get("e")
         if not (
-            type(symbol) is str
-            and 0 < len(symbol) <= SYMBOL_LIMIT
-            and symbol.isprintable()
-            and type(start) is int
-            and (end is None or end - start == MINUTE_MS)
+            type(start) is int
+            and (end is None or end - start == span)
             and type(opened) in _NUMBERS
             and type(high) in _NUMBERS
             and type(low) in _NUMBERS
@@ -123,14 +146,80 @@ def _bar(event: Any) -> Bar | None:
             and (vwap is None or type(vwap) in _NUMBERS)
         ):
             return None
-        ts = _minute(start)
-        if ts is None:
+        begin = start_of(start)
+        if begin is None:
             return None
-        return Bar(
-            symbol, ts, opened, high, low, close, _volume(volume, event.get("dv")), vwap, None
-        )
+        shares = _shares(volume, event.get("dv"))
+        return make(symbol, begin, opened, high, low, close, shares, vwap)
     except (KeyError, TypeError):
         return None
+
+
+def _trade(event: dict[str, Any]) -> Trade | None:
+    """The trade of a sound T event, else None. The hottest path; `_trade_defect` says what is wrong.
+
+    What no bar needs is not looked at: a strange exchange code costs nobody a trade.
+    """
+    try:
+        symbol, at, sequence = _SYMBOLS[event["sym"]], event["t"], event["q"]
+        price, size, codes = event["p"], event["s"], event.get("c")
+        conditions = _CONDITIONS[tuple(codes)] if codes else ()
+        if not (
+            type(at) is int
+            and 0 <= at < _LATEST_MS
+            and type(sequence) is int
+            and 0 <= sequence < _LARGEST_SEQUENCE
+            and type(price) in _NUMBERS
+            and price > 0
+            and type(size) in _NUMBERS
+            and size >= 0
+        ):
+            return None
+        if type(size) is float or "ds" in event:
+            size = _shares(size, event.get("ds"))
+        # As Trade(...) does it, in half the time.
+        return _new(Trade, (symbol, at, sequence, price, size, conditions, event))
+    except (KeyError, TypeError):
+        return None
+
+
+_new = tuple.__new__
+
+
+class _Symbols(dict[Any, str]):
+    """Tickers that have been found to be some; TypeError for what is none. Each is seen once."""
+
+    def __missing__(self, symbol: Any) -> str:
+        if not _is_ticker(symbol):
+            raise TypeError("not a ticker")
+        if len(self) >= _REMEMBERED:
+            self.clear()  # garbage must not fill the memory
+        self[symbol] = symbol
+        return str(symbol)
+
+
+class _Conditions(dict[tuple[Any, ...], tuple[int, ...]]):
+    """Condition codes as whole numbers; TypeError for what is none. Each combination is seen once."""
+
+    def __missing__(self, codes: tuple[Any, ...]) -> tuple[int, ...]:
+        if not all(
+            type(code) in _NUMBERS and code % 1 == 0 and 0 <= code < 1_000 for code in codes
+        ):
+            raise TypeError("not condition codes")
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[codes] = found = tuple(map(int, codes))
+        return found
+
+
+_REMEMBERED = 100_000
+_SYMBOLS = _Symbols()
+_CONDITIONS = _Conditions()
+
+
+def _second(start: int) -> int | None:
+    """`start`, ms after the epoch; None if no second of the calendar begins there."""
+    return start if start % SECOND_MS == 0 and 0 <= start < _LATEST_MS else None
 
 
 @lru_cache(maxsize=4096)
@@ -144,8 +233,8 @@ def _minute(start: int) -> datetime | None:
         return None
 
 
-def _volume(volume: int | float, exact: Any) -> Number:
-    """`exact` (the feed's `dv`) if it is a plain decimal, else `volume`; whole numbers as int."""
+def _shares(volume: int | float, exact: Any) -> Number:
+    """`exact` (the feed's `dv`, `ds`) if it is a plain decimal, else `volume`; whole ones as int."""
     if type(exact) is str:
         match = _DECIMAL.fullmatch(exact)
         if match is not None:
@@ -162,8 +251,8 @@ def _sort_out(events: list[Any]) -> tuple[list[Status], list[Refusal], int]:
     ignored = 0
     for event in events:
         kind = event.get("ev") if type(event) is dict else None
-        if kind == "AM":
-            refusals.append(_refusal(_defect(event), event))
+        if type(kind) is str and kind in _DEFECTS:
+            refusals.append(_refusal(_DEFECTS[kind](event), event))
         elif kind == "status":
             status, message = event.get("status"), event.get("message", "")
             if type(status) is str and type(message) is str:
@@ -177,25 +266,59 @@ def _sort_out(events: list[Any]) -> tuple[list[Status], list[Refusal], int]:
     return statuses, refusals, ignored
 
 
-def _defect(event: dict[str, Any]) -> str:
-    """Why `_bar` made nothing of this AM event: the first field that is wrong, in order."""
-    for name in ("sym", "s", "o", "h", "l", "c", "v"):
-        if name not in event:
-            return f"{name} is missing"
-    symbol, start, end = event["sym"], event["s"], event.get("e")
-    if type(symbol) is not str or not 0 < len(symbol) <= SYMBOL_LIMIT or not symbol.isprintable():
-        return f"sym is not a ticker: {_text(symbol, 80)}"
+def _defect(event: dict[str, Any], span: int) -> str:
+    """Why `_aggregate` made nothing of this event: the first field that is wrong, in order."""
+    missing = _missing(event, "sym", "s", "o", "h", "l", "c", "v")
+    if missing:
+        return missing
+    start, end = event["s"], event.get("e")
     if type(start) is not int:
         return f"s is not a whole number of milliseconds: {_text(start, 80)}"
     for name in ("o", "h", "l", "c", "v", "vw"):
         value = event.get(name)
         if type(value) not in _NUMBERS and not (name == "vw" and value is None):
             return f"{name} is not a finite number: {_text(value, 80)}"
-    if end is not None and (type(end) not in _NUMBERS or end - start != MINUTE_MS):
-        return f"e is not s + {MINUTE_MS}: {_text(end, 80)}"
-    if start % MINUTE_MS:
-        return f"s is not on a whole minute: {start}"
+    if end is not None and (type(end) not in _NUMBERS or end - start != span):
+        return f"e is not s + {span}: {_text(end, 80)}"
+    if start % span:
+        return f"s is not on a whole {'minute' if span == MINUTE_MS else 'second'}: {start}"
     return f"s is out of the calendar: {start}"
+
+
+def _trade_defect(event: dict[str, Any]) -> str:
+    """Why `_trade` made nothing of this event: the first field that is wrong, in order."""
+    missing = _missing(event, "sym", "t", "q", "p", "s")
+    if missing:
+        return missing
+    for name, limit in (("t", _LATEST_MS), ("q", _LARGEST_SEQUENCE)):
+        value = event[name]
+        if type(value) is not int or not 0 <= value < limit:
+            return f"{name} is no time or sequence number: {_text(value, 80)}"
+    for name in ("p", "s"):
+        value = event[name]
+        if type(value) not in _NUMBERS or value < 0 or (name == "p" and value == 0):
+            return f"{name} is not a possible number: {_text(value, 80)}"
+    return f"c is no list of condition codes: {_text(event['c'], 80)}"
+
+
+def _missing(event: dict[str, Any], *names: str) -> str | None:
+    """The first field that is not there, or a symbol that is none; None when all is well."""
+    for name in names:
+        if name not in event:
+            return f"{name} is missing"
+    symbol = event["sym"]
+    return None if _is_ticker(symbol) else f"sym is not a ticker: {_text(symbol, 80)}"
+
+
+def _is_ticker(symbol: Any) -> bool:
+    return type(symbol) is str and 0 < len(symbol) <= SYMBOL_LIMIT and symbol.isprintable()
+
+
+_DEFECTS: dict[Any, Callable[[dict[str, Any]], str]] = {
+    "AM": lambda event: _defect(event, MINUTE_MS),
+    "A": lambda event: _defect(event, SECOND_MS),
+    "T": _trade_defect,
+}
 
 
 def _refusal(reason: str, event: Any) -> Refusal:
@@ -208,7 +331,8 @@ def _garbage(frame: bytes | str, received_at: datetime, reason: str) -> Frame:
         head = head.encode("utf-8", "backslashreplace")
     # What PostgreSQL's text cannot hold is spelled out: bytes that are not UTF-8, and NUL.
     text = bytes(head).decode("utf-8", "backslashreplace").replace("\0", "\\x00")
-    return Frame(received_at, [], [], [Refusal(_SOURCE, reason, _shorten(text, PAYLOAD_LIMIT))], 0)
+    refusal = Refusal(_SOURCE, reason, _shorten(text, PAYLOAD_LIMIT))
+    return Frame(received_at, [], [], [], [], [refusal], 0)
 
 
 def _text(value: Any, limit: int) -> str:
