@@ -24,7 +24,18 @@ from tickstock.simulator import RandomMarket, Simulator
 from tickstock.timeframes import TIMEFRAMES
 
 from .e2e.hardship import market
-from .e2e.program import DEADLINE, KEY, command, environment, run, running, stop_all, until
+from .e2e.program import (
+    DEADLINE,
+    KEY,
+    command,
+    environment,
+    eventually,
+    run,
+    running,
+    stop_all,
+    until,
+)
+from .simulator.client import Client
 
 on_one_engine = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
@@ -127,6 +138,15 @@ def test_version() -> None:
         (("load",), "Missing argument 'FILE...'"),
         (("simulate", "--replay"), "--replay takes the files to play"),
         (("simulate", "file.csv"), "--replay takes the files to play"),
+        (
+            ("simulate", "--fault", "dorp=0.1"),
+            "'--fault': dorp: no such fault; there are duplicate,",
+        ),
+        (
+            ("simulate", "--fault", "drop=2"),
+            "'--fault': drop=2.0: the rate of a fault is from 0 to 1",
+        ),
+        (("simulate", "--fault", "drop"), "'--fault': drop is not of the form drop=0.01"),
         (("simulate", "--symbols", "1000000"), "'--symbols': 1000000 is not in the range"),
     ],
     ids=str,
@@ -247,6 +267,19 @@ def test_a_port_in_use() -> None:
 
 def test_a_replay_of_nothing() -> None:
     assert "nowhere.csv: no such file" in failure(1, "simulate", "--replay", "nowhere.csv")
+
+
+def test_the_simulator_misbehaves_as_it_is_told() -> None:
+    options = ("--port", "0", "--symbols", "2", "--fault", "max_connections_new=1")
+    with running("simulate", *options) as simulate:
+        eventually(lambda: len(simulate.output) == 2, "the addresses are told")
+        url, rest = (line.split()[0] for line in simulate.output)
+        assert rest == url.replace("ws://", "http://").removesuffix("/stocks")
+        with Client(url) as client:
+            client.login("simulator").subscribe("AM.*")
+            assert client.ending()[1] == 1008
+        assert simulate.stop() == 0
+        assert simulate.output[-1] == "faults: max_connections_new 1\n"
 
 
 def test_a_folder_of_patterns_that_is_not_there() -> None:

@@ -48,7 +48,7 @@ def test_the_clock_stands_still_until_the_first_subscription() -> None:
         assert simulator.clock == MORNING + 19 * MINUTE
         assert simulator.sent == {}
     with Simulator(source, speed=FAST) as simulator, Client(simulator.url) as client:
-        client.login().send("subscribe", "T.AAPL,XX.AAPL")
+        client.login().send("subscribe", "Q.AAPL,XX.AAPL")
         client.status()
         assert client.is_silent(0.2)
         assert simulator.clock is None

@@ -2,14 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from massive import WebSocketClient
 from massive.exceptions import AuthError
-from massive.websocket.models import EquityAgg, Market
+from massive.websocket.models import EquityAgg, EquityTrade, Market
 
 from tickstock.bars import Bar
-from tickstock.simulator import Simulator
+from tickstock.simulator import RandomMarket, Simulator
+from tickstock.simulator.events import Encoder
+from tickstock.simulator.tape import Tape
 
 from .client import DEADLINE, FAST, KEY, bars_of, market
 
@@ -85,6 +88,38 @@ def test_it_receives_every_bar_parsed(subscriptions: tuple[str, ...]) -> None:
     assert first.official_open_price == first.open
     assert first.aggregate_vwap == first.vwap
     assert first.average_size == round(expected[0].volume / (expected[0].trades or 1))
+
+
+def test_it_receives_seconds_and_trades_too() -> None:
+    source = market(["AAPL", "SPY"], 4)
+    with Simulator(source, speed=FAST) as simulator:
+        client = client_for(simulator, KEY, "AM.*", "A.*", "T.*")
+        messages: list[Any] = asyncio.run(receive(client, trades_in(source)))
+        assert simulator.finished.wait(DEADLINE)
+        truth = simulator.truth()
+    trades = [message for message in messages if isinstance(message, EquityTrade)]
+    seconds = [message for message in messages if message.event_type == "A"]
+    assert len(trades) + len(seconds) == len(messages) - len(truth)
+    first = next(trade for trade in trades if trade.trf_id)
+    assert first.event_type == "T"
+    assert (first.trf_timestamp, first.id) == (first.timestamp, str(first.sequence_number))
+    assert {trade.tape for trade in trades} <= {1, 2, 3}
+    assert any(trade.conditions for trade in trades)
+    for symbol in ("AAPL", "SPY"):
+        volume = sum(bar.volume for (name, _), bar in truth.items() if name == symbol)
+        assert sum(second.volume for second in seconds if second.symbol == symbol) == volume
+        assert [s.accumulated_volume for s in seconds if s.symbol == symbol][-1] == volume
+
+
+def trades_in(source: RandomMarket) -> int:
+    """Messages of all channels, counted without the wire."""
+    encoder = Encoder()
+    count = 0
+    for minute in source.minutes():
+        events = encoder.encode(minute)
+        tape = Tape(minute.bars, events, seed=0, regular=True)
+        count += len(events) + len(tape.ticks(0, 60_000, {"T": None, "A": None}))
+    return count
 
 
 def test_it_reports_a_wrong_key() -> None:

@@ -7,10 +7,24 @@ import click
 
 from tickstock.cli import options
 from tickstock.errors import TickstockError
-from tickstock.simulator import RandomMarket, ReplayMarket, Simulator
+from tickstock.simulator import FAULTS, Faults, RandomMarket, ReplayMarket, Simulator
 from tickstock.simulator.market import Market, default_start
 
 A_YEAR = timedelta(weeks=52)
+
+
+def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """`drop=0.01` and the like."""
+    rates = {}
+    for value in values:
+        fault, _equals, rate = value.partition("=")
+        try:
+            rates.update(Faults({fault: float(rate)}).rates)
+        except ValueError:
+            raise click.BadParameter(f"{value} is not of the form drop=0.01") from None
+        except TickstockError as error:
+            raise click.BadParameter(error.message) from None
+    return rates
 
 
 @click.command()
@@ -48,6 +62,21 @@ A_YEAR = timedelta(weeks=52)
     help="How many times faster than real time.",
 )
 @click.option("--replay", is_flag=True, help="Play the vendor's minute flat files given as FILES.")
+@click.option(
+    "--fault",
+    "rates",
+    metavar="NAME=RATE",
+    multiple=True,
+    callback=_rates,
+    help="Let something go wrong with this probability, each time it may. May be given again. "
+    f"Faults: {', '.join(FAULTS)}.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Cut off the newest connection when there are more than N; else there may be any number.",
+)
 @click.option("--key", default="simulator", show_default=True, help="The API key that is accepted.")
 @click.argument("files", nargs=-1, metavar="[FILES]...")
 @options.verbosity
@@ -58,6 +87,8 @@ def simulate(
     start: datetime | None,
     speed: float,
     replay: bool,
+    rates: dict[str, float],
+    max_connections: int | None,
     key: str,
     files: tuple[str, ...],
 ) -> None:
@@ -67,6 +98,7 @@ def simulate(
     Example: tickstock simulate --symbols 500 --speed 60
              MASSIVE_API_KEY=simulator tickstock ingest --symbols '*' \\
                --feed-url ws://127.0.0.1:8765/stocks
+    With faults: tickstock simulate --fault drop=0.01 --fault late=0.001 --fault rest_429=0.2
     """
     if replay != bool(files):
         raise click.UsageError("--replay takes the files to play: --replay minute_aggs_*.csv.gz")
@@ -77,8 +109,17 @@ def simulate(
     )
     stop = threading.Event()
     options.stop_on_signals(stop)
-    with Simulator(market, port=port, keys=[key], speed=speed) as simulator:
+    with Simulator(
+        market,
+        port=port,
+        keys=[key],
+        speed=speed,
+        max_connections=max_connections,
+        faults=Faults(rates, seed=seed),
+        seed=seed,
+    ) as simulator:
         click.echo(f"{simulator.url} (key: {key}); the market opens with the first subscriber")
+        click.echo(f"{simulator.rest_url} is its REST API")
         while not stop.wait(0.2):
             if simulator.finished.is_set():
                 simulator.settle()
@@ -87,6 +128,9 @@ def simulate(
                 click.echo("the market has ended")
                 break
         click.echo(f"{len(simulator.sent):,} bars were sent")
+        struck = ", ".join(f"{name} {count:,}" for name, count in simulator.faults.counts.items())
+        if struck:
+            click.echo(f"faults: {struck}")
 
 
 def _start(given: datetime | None, speed: float) -> datetime:

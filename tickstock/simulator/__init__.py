@@ -1,9 +1,10 @@
 """A local server of the vendor's stocks feed, for when the market is closed, and for tests.
 
 A `Simulator` serves a market over the real protocol: a `RandomMarket`, or a `ReplayMarket` of the
-vendor's flat files.
+vendor's flat files. It misbehaves on demand: see `Faults`.
 """
 
+from tickstock.simulator.faults import FAULTS, Faults
 from tickstock.simulator.market import (
     Market,
     Minute,
@@ -15,6 +16,8 @@ from tickstock.simulator.replay import ReplayMarket
 from tickstock.simulator.server import Simulator
 
 __all__ = [
+    "FAULTS",
+    "Faults",
     "Market",
     "Minute",
     "RandomMarket",

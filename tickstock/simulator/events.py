@@ -1,4 +1,4 @@
-"""Bars as the vendor's AM events, with what accumulates through a trading day."""
+"""Bars as the vendor's AM events, with what accumulates through a trading day; frames of events."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -15,17 +15,19 @@ _MINUTE_MS = 60_000
 
 
 class Event(NamedTuple):
-    """One AM event: its fields, and the bar it carries (so without `trades`, which it has not)."""
+    """One event: its fields, and in AM events the bar it carries (so without `trades`)."""
 
     fields: dict[str, Any]
-    bar: Bar
+    bar: Bar | None = None
 
 
 class Frame(NamedTuple):
-    """One WebSocket message, a JSON array, and the bars in it (none in a status message)."""
+    """One WebSocket message, a JSON array as a rule, and what is in it (nothing in a status)."""
 
     payload: bytes
     bars: Sequence[Bar] = ()
+    events: int = 0
+    """Events of the market."""
 
 
 def status(kind: str, message: str) -> dict[str, str]:
@@ -46,7 +48,8 @@ def frames(events: Sequence[Event], size: int) -> Iterator[Frame]:
         chunk = events[begin : begin + size]
         # A frame at a time: orjson's cost is in the call and its buffer, not in the event.
         payload = orjson.dumps([event.fields for event in chunk])
-        yield Frame(payload, [event.bar for event in chunk])
+        bars = [event.bar for event in chunk if event.bar is not None]
+        yield Frame(payload, bars, len(chunk))
 
 
 class Encoder:
@@ -87,7 +90,7 @@ class Encoder:
             vwap,
         )
         so_far.add(sent.open, volume, vwap, regular)
-        start = _milliseconds(bar.ts)
+        start = milliseconds(bar.ts)
         fields: dict[str, Any] = {
             "ev": "AM",
             "sym": bar.symbol,
@@ -141,5 +144,6 @@ class _DaySoFar:
 
 
 @lru_cache(maxsize=1_024)
-def _milliseconds(ts: datetime) -> int:
+def milliseconds(ts: datetime) -> int:
+    """After the epoch, as the feed tells the time."""
     return int(ts.astimezone(UTC).timestamp()) * 1_000

@@ -226,10 +226,10 @@ class _Walk:
             * np.where(bursting, self._burst_volume, 1.0)
         )
         closes = np.where(trades < 2, opens, closes)
-        # A price apart from the first and the last needs a third trade.
-        reach = np.where(trades > 2, 0.5 * sigma, 0.0)
-        highs = np.maximum(opens, closes) * (1.0 + reach * np.abs(noise[2]))
-        lows = np.minimum(opens, closes) * (1.0 - reach * np.abs(noise[3]))
+        # A price apart from the first and the last needs a trade of its own: a third, a fourth.
+        reach = 0.5 * sigma * np.abs(noise[2:4])
+        highs = np.maximum(opens, closes) * (1.0 + np.where(trades > 2, reach[0], 0.0))
+        lows = np.minimum(opens, closes) * (1.0 - np.where(trades > 3, reach[1], 0.0))
         volumes = np.rint(trades * self._shares_a_trade * np.exp(0.35 * noise[4]))
         return _Candles(
             opens,
@@ -260,12 +260,23 @@ class _Walk:
         return self._burst_left > 0
 
     def _vwap(self, candles: _Candles) -> Floats:
-        """Somewhere between the body's and the range's middle, in units of 0.0001."""
+        """Somewhere between the body's and the range's middle, in units of 0.0001.
+
+        Always one that so many trades of so many shares can have: `simulator.tape` finds them.
+        """
+        opens, highs, lows, closes, volumes, trades = candles
         share = self._random.random(self._price.size)
-        body = candles.opens + candles.closes
-        whole = candles.highs + candles.lows
-        exact = 50.0 * (share * body + (1.0 - share) * whole)
-        return np.clip(np.rint(exact), 100.0 * candles.lows, 100.0 * candles.highs)
+        wanted = 0.5 * (share * (opens + closes) + (1.0 - share) * (highs + lows))
+        body_high, body_low = np.maximum(opens, closes), np.minimum(opens, closes)
+        # One share each for the trades that make open, close, high and low; the rest is free.
+        needed = 1.0 + (trades > 1) + (highs > body_high) + (lows < body_low)
+        turnover = opens + np.where(trades > 1, closes, 0.0)
+        turnover += np.where(highs > body_high, highs, 0.0) + np.where(lows < body_low, lows, 0.0)
+        free, spare = volumes - needed, trades - needed
+        turnover += np.select(
+            [spare > 1, spare == 1], [np.rint(free * wanted), free * np.rint(wanted)], free * opens
+        )
+        return np.rint(100.0 * turnover / np.maximum(volumes, 1.0))
 
 
 def _on_grid(prices: Floats) -> Floats:

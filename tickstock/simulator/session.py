@@ -13,15 +13,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
-from tickstock.bars import Bar
-from tickstock.simulator.events import Frame, status
+from tickstock.simulator.events import Event, Frame, status
+from tickstock.simulator.faults import Faults
 
 _log = logging.getLogger(__name__)
 
 EVERY_SYMBOL = "*"
-MINUTE_BARS = "AM"
-OTHER_TOPICS = frozenset({"A", "T", "Q", "LULD", "NOI", "FMV"})
-"""The vendor's other topics for stocks, which this simulator's plan does not include."""
+CHANNELS = ("AM", "A", "T")
+"""Bars of minutes, of seconds, and trades: what the simulator has."""
+OTHER_CHANNELS = frozenset({"Q", "LULD", "NOI", "FMV"})
+"""The vendor's other topics for stocks, which no plan of this simulator includes."""
 
 _LETTING_GO = 5.0
 """Seconds that a client which was let go has to notice."""
@@ -32,6 +33,8 @@ class Terms:
     """What holds for every client. `keys` None accepts any key; times are seconds."""
 
     keys: Collection[str] | None
+    channels: Collection[str]
+    """Those of the plan; others are not authorized."""
     auth_timeout: float
     queue_events: int
     stall_timeout: float
@@ -40,6 +43,12 @@ class Terms:
 class _Command(NamedTuple):
     action: str
     params: str
+
+
+class _Ending(NamedTuple):
+    """Stands in the queue where a fault ends the connection."""
+
+    fault: str
 
 
 class Session:
@@ -54,23 +63,52 @@ class Session:
         connection: ServerConnection,
         terms: Terms,
         *,
+        number: int,
+        faults: Faults,
+        on_authenticated: Callable[["Session"], None],
         on_subscriptions: Callable[[], None],
-        on_handed: Callable[[Sequence[Bar]], None],
+        on_handed: Callable[[Frame], None],
     ) -> None:
-        self.symbols: set[str] = set()
-        """The subscribed symbols, or `*` for all of them."""
+        self.number = number
+        """Counts the connections of a simulator."""
+        self.topics: dict[str, set[str]] = {channel: set() for channel in CHANNELS}
+        """The subscribed symbols of each channel, `*` for all of them."""
+        self.key: str | None = None
+        """The key it authenticated with, as long as the connection counts as one of that key's."""
+        self.excess = False
+        """One connection too many for its key: it is told once it has subscribed."""
         self._connection = connection
         self._terms = terms
+        self._faults = faults
+        self._on_authenticated = on_authenticated
         self._on_subscriptions = on_subscriptions
         self._on_handed = on_handed
-        self._queue: asyncio.Queue[Frame] = asyncio.Queue()
+        self._queue: asyncio.Queue[Frame | _Ending] = asyncio.Queue()
         self._waiting_events = 0
         self._frames_handed = 0
         self._all_handed = asyncio.Event()
         self._all_handed.set()
         self._gone = False
+        self._mute = False
         self._writer: asyncio.Task[None] | None = None
         self._cut: asyncio.Task[None] | None = None
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether it wants anything at all."""
+        return any(self.topics.values())
+
+    def whole_channels(self) -> frozenset[str] | None:
+        """The channels it wants for all symbols; None if it wants any for some symbols only."""
+        wanted = {channel: symbols for channel, symbols in self.topics.items() if symbols}
+        if all(EVERY_SYMBOL in symbols for symbols in wanted.values()):
+            return frozenset(wanted)
+        return None
+
+    def wants(self, event: Event) -> bool:
+        """Whether it is subscribed to this."""
+        symbols = self.topics[event.fields["ev"]]
+        return event.fields["sym"] in symbols or EVERY_SYMBOL in symbols
 
     async def run(self) -> None:
         """Returns when the client is gone; raises nothing for anything a client may do."""
@@ -88,6 +126,11 @@ class Session:
             return
         for frame in frames:
             self._enqueue(frame)
+
+    def end(self, fault: str) -> None:
+        """Let a fault end the connection after what has been offered before."""
+        if not self._gone:
+            self._enqueue(_Ending(fault))
 
     async def flushed(self) -> None:
         """Return once all that was queued is in the socket. A client that stalls is cut."""
@@ -109,12 +152,38 @@ class Session:
             self._connection.remote_address,
             self._waiting_events,
         )
+        self._dismiss(_SLOW, CloseCode.POLICY_VIOLATION, "slow consumer")
+
+    def suffer(self, fault: str) -> None:
+        """Let a fault of the connection happen now."""
+        if self._gone:
+            return
+        _log.info("client %s suffers: %s", self._connection.remote_address, fault)
+        match fault:
+            case "drop":
+                self._leave()
+                self.abort()
+            case "silence" | "half_open":
+                self._mute, key = True, self.key
+                self._leave()
+                if fault == "silence":
+                    self.key = key  # as long as the client does not hang up
+                else:
+                    self._connection.transport.pause_reading()
+                    if self._connection.keepalive_task is not None:
+                        self._connection.keepalive_task.cancel()
+            case "slow_consumer":
+                self._dismiss(_SLOW, CloseCode.POLICY_VIOLATION, "slow consumer")
+            case "slow_consumer_1011":
+                self._dismiss(None, CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+            case _:
+                self._dismiss(_CROWDED, CloseCode.POLICY_VIOLATION, _CROWDED["message"][:120])
+
+    def _dismiss(self, last_words: dict[str, str] | None, code: CloseCode, reason: str) -> None:
         self._leave()
-        reason = "slow consumer"
-        self._push(status("slow_consumer", f"Connection closed: {reason}"))
-        self._cut = asyncio.create_task(
-            self._connection.close(CloseCode.POLICY_VIOLATION, reason), name="simulator-cut"
-        )
+        if last_words:
+            self._push(last_words)
+        self._cut = asyncio.create_task(self._connection.close(code, reason), name="simulator-cut")
 
     def abort(self) -> None:
         """Drop the TCP connection now."""
@@ -130,6 +199,7 @@ class Session:
             await self._let_go(refusal)
             return False
         await self._say(_AUTHENTICATED)
+        self._on_authenticated(self)
         return True
 
     async def _first_auth(self) -> dict[str, str] | None:
@@ -139,7 +209,10 @@ class Session:
             if command is None:
                 await self._say(_MALFORMED)
             elif command.action == "auth":
-                return None if self._accepts(command.params) else _WRONG_KEY
+                if not self._accepts(command.params):
+                    return _WRONG_KEY
+                self.key = command.params
+                return None
             else:
                 await self._say(_AUTH_REQUIRED)
 
@@ -150,6 +223,8 @@ class Session:
         self._writer = asyncio.create_task(self._write(), name="simulator-writer")
         try:
             async for message in self._connection:
+                if self._mute:
+                    continue
                 if self._gone:
                     return
                 command = _parse(message)
@@ -157,6 +232,8 @@ class Session:
                     await self._let_go(_WRONG_KEY)
                     return
                 self._reply(_MALFORMED if command is None else self._obey(command))
+                if command and command.action == "subscribe":
+                    self._refuse_excess()
         finally:
             self._leave()
             if self._cut is not None:
@@ -167,56 +244,66 @@ class Session:
             case "auth":
                 return _AUTHENTICATED
             case "subscribe":
-                answers = self._change(command.params, "subscribed to", self.symbols.add)
+                answers = self._change(command.params, "subscribed to", set.add)
             case "unsubscribe":
-                answers = self._change(command.params, "unsubscribed to", self.symbols.discard)
+                answers = self._change(command.params, "unsubscribed to", set.discard)
             case _:
                 return status("error", f"unknown action: {command.action[:40]}")
         self._on_subscriptions()
         return answers
 
     def _change(
-        self, params: str, done: str, change: Callable[[str], None]
+        self, params: str, done: str, change: Callable[[set[str], str], None]
     ) -> Sequence[dict[str, str]]:
         """Change subscriptions; one answer for each topic, but none for an unknown one."""
         answers = []
         for topic in params.split(","):
-            kind, _, symbol = topic.strip().partition(".")
-            if kind == MINUTE_BARS and symbol:
-                change(symbol)
-                answers.append(status("success", f"{done}: {kind}.{symbol}"))
-            elif kind in OTHER_TOPICS and symbol:
+            channel, _, symbol = topic.strip().partition(".")
+            if channel in self._terms.channels and symbol:
+                change(self.topics[channel], symbol)
+                answers.append(status("success", f"{done}: {channel}.{symbol}"))
+            elif (channel in CHANNELS or channel in OTHER_CHANNELS) and symbol:
                 answers.append(status("error", "not authorized"))
         return answers
+
+    def _refuse_excess(self) -> None:
+        """After the acknowledgement, as has been reported: one connection too many."""
+        if self.excess or self._faults.strikes("max_connections_new", self.number):
+            self.end("max_connections_new")
 
     def _reply(self, answers: Sequence[dict[str, str]] | dict[str, str]) -> None:
         events = [answers] if isinstance(answers, dict) else answers
         if events:
             self.offer([Frame(orjson.dumps(events))])
 
-    def _enqueue(self, frame: Frame) -> None:
-        self._waiting_events += _weight(frame)
+    def _enqueue(self, item: Frame | _Ending) -> None:
+        self._waiting_events += _weight(item)
         self._all_handed.clear()
-        self._queue.put_nowait(frame)
+        self._queue.put_nowait(item)
 
     async def _write(self) -> None:
         with suppress(ConnectionClosed):
             while True:
-                frame = await self._queue.get()
+                item = await self._queue.get()
                 if self._connection.state is not State.OPEN:
                     break
+                if isinstance(item, _Ending):
+                    self.suffer(item.fault)
+                    return
                 # Told before the client can have it: who compares must not see a bar too many.
-                self._on_handed(frame.bars)
-                await self._connection.send(frame.payload, text=True)
+                self._on_handed(item)
+                await self._connection.send(item.payload, text=True)
                 self._frames_handed += 1
-                self._waiting_events -= _weight(frame)
+                self._waiting_events -= _weight(item)
                 if self._queue.empty():
                     self._all_handed.set()
 
     def _leave(self) -> None:
         """No more bars for this client, and nobody shall wait for it."""
         self._gone = True
-        self.symbols.clear()
+        self.key = None
+        for symbols in self.topics.values():
+            symbols.clear()
         self._on_subscriptions()
         self._all_handed.set()
         if self._writer is not None:
@@ -244,11 +331,17 @@ _AUTHENTICATED = status("auth_success", "authenticated")
 _WRONG_KEY = status("auth_failed", "authentication failed")
 _AUTH_REQUIRED = status("auth_required", "authenticate first")
 _MALFORMED = status("error", 'not a command: send {"action":"…","params":"…"}')
+_SLOW = status("slow_consumer", "Connection closed: slow consumer")
+_CROWDED = status(
+    "max_connections",
+    "Maximum number of websocket connections exceeded. "
+    "You have reached the connection limit for your account.",
+)
 
 
-def _weight(frame: Frame) -> int:
-    """Events in a frame; a status message counts as one."""
-    return len(frame.bars) or 1
+def _weight(item: Frame | _Ending) -> int:
+    """Events in a frame; any other message counts as one."""
+    return (item.events if isinstance(item, Frame) else 0) or 1
 
 
 def _parse(message: str | bytes) -> _Command | None:
