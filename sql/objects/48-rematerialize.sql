@@ -59,20 +59,24 @@ begin
     using symbols, granules;
     return;
   end if;
-  -- Not ON CONFLICT, for what holds the rows of a continuous aggregate has no unique key.
+  -- Not ON CONFLICT, for what holds the rows of a continuous aggregate has no unique key. And not all in
+  -- one statement: of two that take rows out of the columnstore in one, the second does not find them.
+  execute format($q$
+    with %s, %s
+    update %s m set (%5$s) = (%6$s)
+    from unit u join fresh f on f.symbol = u.symbol and f.ts >= u.starts and f.ts < u.ends
+    where %4$s and m.ts = f.ts and (%7$s) is distinct from (%6$s)
+  $q$, units, fresh, target, there, columns, 'f.' || replace(columns, ', ', ', f.'), 'm.' || replace(columns, ', ', ', m.'))
+  using symbols, granules;
   execute format($q$
     with %s, %s, gone as (
       delete from %s m using unit u
       where %s and not exists (select from fresh f where f.symbol = m.symbol and f.ts = m.ts)
-    ), changed as (
-      update %3$s m set (%5$s) = (%6$s)
-      from unit u join fresh f on f.symbol = u.symbol and f.ts >= u.starts and f.ts < u.ends
-      where %4$s and m.ts = f.ts and (%7$s) is distinct from (%6$s)
     )
     insert into %3$s (%5$s)
     select %5$s from fresh f
-    where not exists (select from %3$s m where m.symbol = f.symbol and m.ts = f.ts and m.ts >= %8$L and m.ts < %9$L)
-  $q$, units, fresh, target, there, columns, 'f.' || replace(columns, ', ', ', f.'), 'm.' || replace(columns, ', ', ', m.'), since, until)
+    where not exists (select from %3$s m where m.symbol = f.symbol and m.ts = f.ts and m.ts >= %6$L and m.ts < %7$L)
+  $q$, units, fresh, target, there, columns, since, until)
   using symbols, granules;
 end $$;
 comment on function tickstock.rematerialize(text, text[], timestamptz[]) is

@@ -10,17 +10,26 @@ end $$;
 comment on function tickstock.set_bars_since(timestamptz) is 'Sets tickstock.bars_since(). Only drop_bars() may.';
 revoke execute on function tickstock.set_bars_since(timestamptz) from public;
 
+create or replace function tickstock.has_older_snapshots(than xid) returns boolean
+language sql volatile
+begin atomic
+  select exists (
+    select from pg_catalog.pg_stat_activity a
+    where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type not in ('autovacuum worker', 'walsender')
+      and age(a.backend_xmin) >= age(than));
+end;
+comment on function tickstock.has_older_snapshots(xid) is
+  'Whether another session still reads this database as it was before that transaction.';
+
 create or replace procedure drop_bars(before timestamptz)
 language plpgsql
 as $$
 declare
   -- Whole weeks, as the chunks are.
   since timestamptz := date_bin('7 days', before, '1970-01-01 00:00+00');
+  last_change xid;
 begin
-  if since <= tickstock.bars_since() then
-    return;
-  end if;
-  loop
+  while since is null or since > tickstock.bars_since() loop
     -- Each time: marks of a time that the feed's clock has not reached are not refreshed.
     if (since <= public.latest_minute() - interval '7 days') is not true then
       raise exception 'drop_bars(%) would drop bars of the feed''s last week: give a time before %', before,
@@ -29,15 +38,31 @@ begin
     call public.ohlcv_refresh();
     -- No writer may be under way: what it changes would be gone before it is in its candles.
     lock table public.ohlcv_1min in share row exclusive mode;
-    exit when not exists (select from tickstock.dirty where granule < since);
+    if not exists (select from tickstock.dirty where granule < since) then
+      perform tickstock.set_bars_since(since);
+    end if;
     commit;
   end loop;
-  perform tickstock.set_bars_since(since);
+  -- From now on no candle asks for these bars, apart from those in older snapshots, in which their marks
+  -- are still there. These bars are gone from every snapshot at once, so wait for such transactions.
+  since := tickstock.bars_since();
+  last_change := pg_current_xact_id()::xid;
+  commit;
+  for i in 1 .. 600 loop
+    exit when not tickstock.has_older_snapshots(last_change);
+    if i = 600 then
+      raise warning 'bars before % are not dropped yet: a transaction that began before has not ended in a minute', since
+        using hint = 'Call drop_bars() again; ohlcv_keep_house() does.';
+      return;
+    end if;
+    perform pg_sleep(0.1);
+    commit;
+  end loop;
   if public.tickstock_engine() <> 'postgres' then
     execute format('select drop_chunks(%L, older_than => %L::timestamptz)', 'public.ohlcv_1min', since);
   end if;
   commit;
-  -- Without chunks, and for what a chunk of another width has left: bars that no candle asks for any more.
+  -- Without chunks, and for what a chunk of another width has left.
   loop
     delete from public.ohlcv_1min b
     using (select symbol, ts from public.ohlcv_1min where ts < since limit 100000) old

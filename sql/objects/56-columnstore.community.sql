@@ -13,8 +13,9 @@ begin
       and _timescaledb_functions.chunk_status(format('%I.%I', c.chunk_schema, c.chunk_name)::regclass) <> 1
     order by c.range_end
   loop
-    -- Rows that were taken out for corrections leave their space behind: start afresh when that is much.
-    if pg_total_relation_size(chunk) > 16 * 1024 * 1024 and _timescaledb_functions.chunk_status(chunk) <> 0 then
+    -- After corrections start afresh. What is compressed in place is hidden from older snapshots, those of
+    -- a refresh under way among them; and rows that were taken out leave their space behind.
+    if _timescaledb_functions.chunk_status(chunk) <> 0 then
       call public.convert_to_rowstore(chunk);
     end if;
     call public.convert_to_columnstore(chunk);

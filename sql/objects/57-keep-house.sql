@@ -4,10 +4,10 @@ as $$
 declare
   policy public.storage_policy := (select p from public.storage_policy p);
   -- The feed's clock, but not beyond the real one: a single bar dated 2099 must not sweep everything away.
-  clock timestamptz := least(public.latest_minute(), now());
+  clock timestamptz := (select least(latest, now()) from public.latest_minute() latest where latest is not null);
 begin
-  if not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
-    return;  -- another session is at it
+  if clock is null or not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
+    return;  -- there is nothing, or another session is at it
   end if;
   if policy.keep_bars is not null then
     call public.drop_bars(clock - policy.keep_bars);

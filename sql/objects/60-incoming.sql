@@ -47,6 +47,8 @@ as $$
 declare
   first_position bigint;
 begin
+  -- drop_bars() waits for us, or we for it: what is refused now must be all that is.
+  lock table public.ohlcv_1min in row exclusive mode;
   perform set_config('tickstock.source', source, true);
   select count(*), min(position) into received, first_position from pg_temp.incoming_bars;
 

@@ -38,15 +38,19 @@ class Snapshot(NamedTuple):
 
 def read_snapshot(conn: Connection[TupleRow]) -> Snapshot:
     """Bars and all larger candles as of one moment."""
-
-    def read(timeframe: str) -> list[TupleRow]:
-        return conn.execute(
-            f"select {COLUMNS} from ohlcv_{timeframe} order by symbol, ts"
-        ).fetchall()
-
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read")
-        return Snapshot(read("1min"), {timeframe: read(timeframe) for timeframe in LARGER})
+        return read_relations(conn)
+
+
+def read_relations(conn: Connection[TupleRow]) -> Snapshot:
+    """The same, within a transaction that is in repeatable read already."""
+
+    def read(timeframe: str) -> list[TupleRow]:
+        query = f"select {COLUMNS} from ohlcv_{timeframe} order by symbol, ts"
+        return conn.execute(query).fetchall()
+
+    return Snapshot(read("1min"), {timeframe: read(timeframe) for timeframe in LARGER})
 
 
 class Calendar(NamedTuple):
