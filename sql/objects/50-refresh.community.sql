@@ -30,8 +30,10 @@ as $$
 declare
   -- A half hour that is still forming would be dirty again a minute later: it stays live.
   up_to timestamptz := public.candle_start('30min', public.latest_minute());
-  -- From so many symbols on, it is cheaper to refresh a half hour than to mend its candles.
-  bulk integer := coalesce(nullif(current_setting('tickstock.bulk_symbols', true), ''), '100');
+  -- From so many symbols on, a half hour is refreshed, not mended: a hundred, or half of those there are.
+  bulk integer := coalesce(nullif(current_setting('tickstock.bulk_symbols', true), '')::integer, (
+    select least(100, count(distinct symbol) / 2 + 1) from tickstock.candles_monthly
+    where ts >= public.candle_start('monthly', public.latest_minute() - interval '31 days')));
   newest bigint;
   seen bigint[];
   starts timestamptz[];

@@ -10,7 +10,6 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.conftest import Engine
 from tests.contract.oracle import differences, read_relations, read_snapshot
 from tests.e2e.program import until
 from tickstock.bars import Bar
@@ -271,11 +270,8 @@ def test_the_feeds_last_week_is_not_dropped(conn: Connection[TupleRow], before: 
 # The columnstore
 
 
-@pytest.fixture
-def columnar(engine: Engine, conn: Connection[TupleRow]) -> Connection[TupleRow]:
-    if engine.name != "community":
-        pytest.skip("only the community edition has a columnstore")
-    return conn
+on_community = pytest.mark.parametrize("engine", ["community"], indirect=True)
+"""The only edition that has a columnstore."""
 
 
 SIZES = """
@@ -294,20 +290,19 @@ def test_without_a_columnstore_nothing_moves(conn: Connection[TupleRow]) -> None
     assert bool(moved) == (fetch_value(conn, "select tickstock_engine()") == "community")
 
 
-def test_large_corrections_of_the_columnstore(engine: Engine, empty_url: str) -> None:
+@on_community
+def test_large_corrections_of_the_columnstore(empty_url: str) -> None:
     """Larger than the 100,000 rows that TimescaleDB allows by default, and then as small as before."""
-    if engine.name != "community":
-        pytest.skip("only the community edition has a columnstore")
     migrate(empty_url)  # not a clone: the settings of a database stay behind
     with connect(empty_url, program="test") as conn:
         correct_on_a_large_scale(conn)
 
 
-def correct_on_a_large_scale(columnar: Connection[TupleRow]) -> None:
-    fill(columnar, "ABCDEFGHIJKL", BEGIN, BEGIN + timedelta(days=7), timedelta(minutes=1))
-    columnar.execute("call ohlcv_refresh()")
-    columnar.execute("call tickstock.to_columnstore('infinity')")
-    bars, size = fetch_bars_and_size(columnar)
+def correct_on_a_large_scale(conn: Connection[TupleRow]) -> None:
+    fill(conn, "ABCDEFGHIJKL", BEGIN, BEGIN + timedelta(days=7), timedelta(minutes=1))
+    conn.execute("call ohlcv_refresh()")
+    conn.execute("call tickstock.to_columnstore('infinity')")
+    bars, size = fetch_bars_and_size(conn)
     assert bars == 12 * 7 * 24 * 60
     for statement in (
         "update ohlcv_1min set close = high, volume = volume + 1",
@@ -316,16 +311,16 @@ def correct_on_a_large_scale(columnar: Connection[TupleRow]) -> None:
         " on conflict (symbol, ts) do update set close = excluded.close, volume = excluded.volume",
         "delete from ohlcv_1min where symbol < 'L'",
     ):
-        done = columnar.execute(statement)
+        done = conn.execute(statement)
         assert done.rowcount > 100_000
-        assert fetch_value(columnar, "select sum(bars) from ohlcv_5min") == fetch_value(
-            columnar, "select count(*) from ohlcv_1min"
+        assert fetch_value(conn, "select sum(bars) from ohlcv_5min") == fetch_value(
+            conn, "select count(*) from ohlcv_1min"
         )
-        columnar.execute("call ohlcv_refresh()")
-        columnar.execute("call tickstock.to_columnstore('infinity')")
-        assert fetch_bars_and_size(columnar)[1] < size * 6 // 5
-    assert differences(read_snapshot(columnar)) == []
-    assert fetch_bars_and_size(columnar)[0] == bars / 12
+        conn.execute("call ohlcv_refresh()")
+        conn.execute("call tickstock.to_columnstore('infinity')")
+        assert fetch_bars_and_size(conn)[1] < size * 6 // 5
+    assert differences(read_snapshot(conn)) == []
+    assert fetch_bars_and_size(conn)[0] == bars / 12
 
 
 def fetch_bars_and_size(conn: Connection[TupleRow]) -> tuple[int, int]:
@@ -337,86 +332,91 @@ def fetch_bars_and_size(conn: Connection[TupleRow]) -> tuple[int, int]:
     return row[0], row[1]
 
 
+@on_community
 @pytest.mark.parametrize("bulk_symbols", [1, 100])
 def test_candles_are_corrected_in_the_columnstore(
-    columnar: Connection[TupleRow], bulk_symbols: int
+    conn: Connection[TupleRow], bulk_symbols: int
 ) -> None:
     """Some change, some vanish, some are new: all in one half hour and one chunk."""
-    fill(columnar, begin=BEGIN, end=BEGIN + timedelta(days=1), step=timedelta(minutes=3))
-    feed_clock_passes(columnar)
-    columnar.execute("select set_config('tickstock.bulk_symbols', %s, false)", (str(bulk_symbols),))
-    columnar.execute("call ohlcv_refresh()")
-    columnar.execute("call tickstock.to_columnstore('infinity')")
-    columnar.execute("delete from ohlcv_1min where symbol = 'A' and extract(minute from ts) < 20")
-    columnar.execute("update ohlcv_1min set high = high + 1 where extract(minute from ts) < 30")
-    fill(columnar, "C", BEGIN, BEGIN + timedelta(hours=5))
-    columnar.execute("call ohlcv_refresh()")
-    assert fetch_value(columnar, "select count(*) from tickstock.dirty") <= 1
-    assert differences(read_snapshot(columnar)) == []
+    fill(conn, begin=BEGIN, end=BEGIN + timedelta(days=1), step=timedelta(minutes=3))
+    feed_clock_passes(conn)
+    conn.execute("select set_config('tickstock.bulk_symbols', %s, false)", (str(bulk_symbols),))
+    conn.execute("call ohlcv_refresh()")
+    conn.execute("call tickstock.to_columnstore('infinity')")
+    conn.execute("delete from ohlcv_1min where symbol = 'A' and extract(minute from ts) < 20")
+    conn.execute("update ohlcv_1min set high = high + 1 where extract(minute from ts) < 30")
+    fill(conn, "C", BEGIN, BEGIN + timedelta(hours=5))
+    conn.execute("call ohlcv_refresh()")
+    assert fetch_value(conn, "select count(*) from tickstock.dirty") <= 1
+    assert differences(read_snapshot(conn)) == []
 
 
-def test_the_sizes_told_are_those_on_disk(columnar: Connection[TupleRow]) -> None:
-    fill(columnar, step=timedelta(minutes=2))
-    columnar.execute("call ohlcv_refresh()")
+@on_community
+def test_the_sizes_told_are_those_on_disk(conn: Connection[TupleRow]) -> None:
+    fill(conn, step=timedelta(minutes=2))
+    conn.execute("call ohlcv_refresh()")
     for statement in (
         "select 1",
         "call tickstock.to_columnstore('2025-11-14')",
         "update ohlcv_1min set volume = volume + 1 where ts < '2025-11-01'",
         "call tickstock.to_columnstore('2025-11-14')",
     ):
-        columnar.execute(statement)
-        for relation, told, in_columnstore, on_disk in columnar.execute(SIZES).fetchall():
+        conn.execute(statement)
+        for relation, told, in_columnstore, on_disk in conn.execute(SIZES).fetchall():
             assert told == pytest.approx(on_disk, rel=0.1), (statement, relation)
             assert in_columnstore < on_disk
-    chunks = columnar.execute(
+    chunks = conn.execute(
         "select chunks, columnstore_chunks from tickstock.relation_sizes where relation = 'ohlcv_1min'"
     ).fetchone()
     assert chunks == (4, 2)
 
 
+@on_community
 def test_moving_chunks_hides_nothing_from_older_snapshots(
-    url: str, columnar: Connection[TupleRow]
+    url: str, conn: Connection[TupleRow]
 ) -> None:
     """A refresh that is under way has one: it would store candles of what it does not see."""
-    fill(columnar, begin=END - timedelta(days=9))
+    fill(conn, begin=END - timedelta(days=9))
     for statement in (
         "select 1",
         "update ohlcv_1min set close = high where symbol = 'A'",
         "delete from ohlcv_1min where symbol = 'B' and volume < 400",
     ):
-        columnar.execute(statement)
+        conn.execute(statement)
         with connect(url, program="reader") as reader:
             reader.execute("begin isolation level repeatable read")
             reader.execute("select count(*) from timeframes")
-            columnar.execute("call tickstock.to_columnstore('infinity')")
-            assert read_relations(reader) == read_snapshot(columnar)
-        assert differences(read_snapshot(columnar)) == []
+            conn.execute("call tickstock.to_columnstore('infinity')")
+            assert read_relations(reader) == read_snapshot(conn)
+        assert differences(read_snapshot(conn)) == []
 
 
-def test_the_scheduler_keeps_candles_fresh_and_house_clean(columnar: Connection[TupleRow]) -> None:
-    fill(columnar)
-    feed_clock_passes(columnar)
+@on_community
+def test_the_scheduler_keeps_candles_fresh_and_house_clean(conn: Connection[TupleRow]) -> None:
+    fill(conn)
+    feed_clock_passes(conn)
     marks = "select count(*) from tickstock.dirty"
-    assert fetch_value(columnar, marks) > 1
-    columnar.execute(
+    assert fetch_value(conn, marks) > 1
+    conn.execute(
         "select alter_job(job_id, scheduled => true, next_start => now())"
         " from timescaledb_information.jobs where proc_schema = 'tickstock'"
     )
     # The launcher looks for new databases but once a minute.
-    columnar.execute("select _timescaledb_functions.start_background_workers()")
-    until(columnar.info.dsn, marks, 1)
+    conn.execute("select _timescaledb_functions.start_background_workers()")
+    until(conn.info.dsn, marks, 1)
     until(
-        columnar.info.dsn,
+        conn.info.dsn,
         "select chunks > 0 from tickstock.columnstore where relation = 'ohlcv_1min'",
     )
-    assert differences(read_snapshot(columnar)) == []
+    assert differences(read_snapshot(conn)) == []
 
 
-def test_merge_is_refused_in_words(columnar: Connection[TupleRow]) -> None:
+@on_community
+def test_merge_is_refused_in_words(conn: Connection[TupleRow]) -> None:
     """TimescaleDB's own limit for what may have a columnstore: INSERT … ON CONFLICT does it."""
-    fill(columnar, "A", BEGIN, BEGIN + timedelta(hours=1))
+    fill(conn, "A", BEGIN, BEGIN + timedelta(hours=1))
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="MERGE"):
-        columnar.execute(
+        conn.execute(
             "merge into ohlcv_1min b using ohlcv_1min n on b.symbol = n.symbol and b.ts = n.ts"
             " when matched then update set close = n.high"
         )
