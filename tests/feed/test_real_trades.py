@@ -2,8 +2,9 @@
 
 The files of trades have no condition codes: every trade counts for everything. Of 887 minutes with
 trades, 530 have exactly the bar of the file. In 347 the volume is the same, and open, high, low and
-close are those of some of the trades: the others set no price, for conditions that the file does not
-tell. The ten that are left have another volume; `OTHERS` says by which trades, for each.
+close fit some of the trades: that the others set no price is inferred, for the file tells no conditions.
+The ten that are left have another volume; `OTHERS` says by which trades, but for AIG 09:30, where 2,500
+shares are missing that are no single trade's: unexplained.
 """
 
 import csv
@@ -105,7 +106,7 @@ def priced_by_some(trades: list[Trade], bar: Bar) -> bool:
     return first < last and (max(between), min(between)) == (bar.high, bar.low)
 
 
-def test_every_minute_is_equal_or_explained(
+def test_so_many_minutes_are_equal_and_the_others_are_known(
     trades: dict[Minute, list[Trade]], ours: dict[Minute, Bar], theirs: dict[Minute, Bar]
 ) -> None:
     counts: Counter[str] = Counter()
