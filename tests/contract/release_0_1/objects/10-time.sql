@@ -1,0 +1,67 @@
+-- Time: where candles begin and end, which engine this is, and what the feed's clock says.
+-- Intraday candles up to an hour begin on the clock (New York is whole hours away from UTC, so the
+-- clock is the same); larger ones are counted in New York local time and given in UTC.
+
+create or replace function candle_start(timeframe text, ts timestamptz) returns timestamptz
+language sql immutable parallel safe
+return case timeframe
+  when '1min' then date_bin('1 minute', ts, '2000-01-03 00:00+00')
+  when '5min' then date_bin('5 minutes', ts, '2000-01-03 00:00+00')
+  when '15min' then date_bin('15 minutes', ts, '2000-01-03 00:00+00')
+  when '30min' then date_bin('30 minutes', ts, '2000-01-03 00:00+00')
+  when '1hour' then date_bin('1 hour', ts, '2000-01-03 00:00+00')
+  when '4hour' then date_bin('4 hours', ts at time zone 'America/New_York', '2000-01-03') at time zone 'America/New_York'
+  when 'daily' then date_trunc('day', ts at time zone 'America/New_York') at time zone 'America/New_York'
+  when 'weekly' then date_trunc('week', ts at time zone 'America/New_York') at time zone 'America/New_York'
+  when 'monthly' then date_trunc('month', ts at time zone 'America/New_York') at time zone 'America/New_York'
+end;
+comment on function candle_start(text, timestamptz) is
+  'Start of the candle that holds this moment, UTC; null for an unknown timeframe. Example: select candle_start(''4hour'', now()).';
+
+create or replace function candle_end(timeframe text, starts timestamptz) returns timestamptz
+language sql immutable parallel safe
+return case timeframe
+  when '1min' then starts + interval '1 minute'
+  when '5min' then starts + interval '5 minutes'
+  when '15min' then starts + interval '15 minutes'
+  when '30min' then starts + interval '30 minutes'
+  when '1hour' then starts + interval '1 hour'
+  when '4hour' then (starts at time zone 'America/New_York' + interval '4 hours') at time zone 'America/New_York'
+  when 'daily' then (starts at time zone 'America/New_York' + interval '1 day') at time zone 'America/New_York'
+  when 'weekly' then (starts at time zone 'America/New_York' + interval '7 days') at time zone 'America/New_York'
+  when 'monthly' then (starts at time zone 'America/New_York' + interval '1 month') at time zone 'America/New_York'
+end;
+comment on function candle_end(text, timestamptz) is
+  'End (exclusive) of the candle that begins at this moment, UTC: the start of the next one.';
+
+create or replace function candle_complete_at(timeframe text, starts timestamptz) returns timestamptz
+language sql stable parallel safe
+return case when timeframe in ('daily', 'weekly', 'monthly') then coalesce(
+    (select max(closes_at) from public.trading_days
+     where day >= (starts at time zone 'America/New_York')::date
+       and day < (public.candle_end(timeframe, starts) at time zone 'America/New_York')::date),
+    public.candle_end(timeframe, starts))
+  else public.candle_end(timeframe, starts) end;
+comment on function candle_complete_at(text, timestamptz) is
+  'The moment from which no further bar can enter this candle, UTC: its end, or the close of its last regular session.';
+
+create or replace function feed_clock() returns timestamptz
+language sql stable parallel safe
+return (select max(ts) + interval '1 minute' from public.ohlcv_1min);
+comment on function feed_clock() is
+  'What time it is in the feed: the end of the latest minute of which a bar is stored, UTC. Runs behind for a delayed feed, and through the past in a replay.';
+
+-- plpgsql, since the setting and the extension need not be there.
+create or replace function tickstock_engine() returns text
+language plpgsql stable parallel safe
+as $$
+begin
+  if not exists (select from pg_catalog.pg_extension where extname = 'timescaledb') then
+    return 'postgres';
+  elsif pg_catalog.current_setting('timescaledb.license', true) = 'timescale' then
+    return 'community';
+  end if;
+  return 'apache';
+end $$;
+comment on function tickstock_engine() is
+  'The engine below: community (TimescaleDB with its Timescale-licensed features), apache (TimescaleDB''s Apache-2 edition) or postgres (no extension).';

@@ -1,0 +1,124 @@
+-- The candles. In any snapshot, each ohlcv_<timeframe> equals the direct aggregation of ohlcv_1min
+-- in that snapshot: materialized candles that are not dirty, and live ones in place of those that are.
+--
+--   tickstock.candles_<tf>      materialized: continuous aggregate, or table (run-once migrations)
+--   tickstock.live_<tf>(s, ts)  the same, computed now from the next lower exact relation
+--   tickstock.exact_<tf>        the union of the clean ones of the first and the dirty ones of the second
+--   ohlcv_<tf>                  exact_<tf> as the analyst sees it: vwap in place of turnover
+--
+-- Marks of change are half hours ("granules"), since 09:30, 13:00 and 16:00 fall on half hours.
+-- An aggregate of a column that not all bars tell (turnover, trades) is null rather than partial.
+
+create or replace function tickstock.candles_of_minutes(of_symbol text, starts timestamptz, width interval)
+returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
+               volume numeric, turnover numeric, trades bigint, bars integer)
+language sql stable
+begin atomic
+  select of_symbol, date_bin(width, b.ts, '2000-01-03 00:00+00'),
+    (array_agg(b.open order by b.ts))[1], max(b.high), min(b.low), (array_agg(b.close order by b.ts desc))[1],
+    sum(b.volume), case when count(*) = count(b.vwap) then sum(b.vwap * b.volume) end,
+    case when count(*) = count(b.trades) then sum(b.trades)::bigint end, count(*)::integer
+  -- "offset 0" keeps the ordered aggregates from asking every chunk for sorted rows.
+  from (select * from public.ohlcv_1min m
+        where m.symbol = of_symbol and m.ts >= starts and m.ts < starts + interval '30 minutes' offset 0) b
+  group by 2;
+end;
+comment on function tickstock.candles_of_minutes(text, timestamptz, interval) is
+  'Candles of the given width (up to 30 minutes) within one half hour of a symbol, computed from its bars.';
+
+do $$
+declare
+  level record;
+  body text;
+begin
+  for level in
+    select * from (values
+      -- timeframe, what makes one dirty candle, key: the unit that is made anew, stale: when a mark d hits candle m
+      (1, '5min',    'minutes', '30min',   $q$d.granule = public.candle_start('30min', m.ts)$q$),
+      (2, '15min',   'minutes', '30min',   $q$d.granule = public.candle_start('30min', m.ts)$q$),
+      (3, '30min',   'minutes', '30min',   $q$d.granule = m.ts$q$),
+      (4, '1hour',   '30min',   '1hour',   $q$d.granule >= m.ts and d.granule < public.candle_end('1hour', m.ts)$q$),
+      (5, '4hour',   '30min',   '4hour',   $q$d.granule >= m.ts and d.granule < public.candle_end('4hour', m.ts)$q$),
+      (6, 'daily',   '30min',   'daily',   $q$d.granule >= m.ts and d.granule < public.candle_end('daily', m.ts)$q$),
+      (7, 'weekly',  'daily',   'weekly',  $q$d.granule >= m.ts and d.granule < public.candle_end('weekly', m.ts)$q$),
+      (8, 'monthly', 'daily',   'monthly', $q$d.granule >= m.ts and d.granule < public.candle_end('monthly', m.ts)$q$)
+    ) as v (position, timeframe, source, key, stale) order by position
+  loop
+    if level.source = 'minutes' then
+      body := format('select * from tickstock.candles_of_minutes(of_symbol, starts, %L)',
+                     (select width from timeframes t where t.timeframe = level.timeframe));
+    else
+      body := format($q$
+        select of_symbol, starts,
+          (array_agg(c.open order by c.ts))[1], max(c.high), min(c.low), (array_agg(c.close order by c.ts desc))[1],
+          sum(c.volume), case when count(*) = count(c.turnover) then sum(c.turnover) end,
+          case when count(*) = count(c.trades) then sum(c.trades)::bigint end, sum(c.bars)::integer
+        from (select * from tickstock.exact_%s e where e.symbol = of_symbol and %s offset 0) c
+        having count(*) > 0 $q$, level.source,
+        case level.timeframe when 'daily' then
+          -- A day is its regular session.
+          $q$e.ts >= (select opens_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)
+             and e.ts < (select closes_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)$q$
+        else format('e.ts >= starts and e.ts < public.candle_end(%L, starts)', level.timeframe) end);
+    end if;
+    execute format($q$
+      create or replace function tickstock.live_%s(of_symbol text, starts timestamptz)
+      returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
+                     volume numeric, turnover numeric, trades bigint, bars integer)
+      language sql stable
+      begin atomic
+        %s;
+      end $q$, level.timeframe, body);
+    execute format('comment on function tickstock.live_%s(text, timestamptz) is %L', level.timeframe,
+      format('%s candles of a symbol in the %s that begins at starts, as they are at this moment.', level.timeframe,
+             case level.key when '30min' then 'half hour' else 'candle' end));
+
+    execute format($q$
+      create or replace view tickstock.exact_%1$s as
+      select m.symbol, m.ts, m.open, m.high, m.low, m.close, m.volume, m.turnover, m.trades, m.bars
+      from tickstock.candles_%1$s m
+      where not exists (select from tickstock.dirty d where d.symbol = m.symbol and %3$s)
+      union all
+      -- symbol and time of the key, not of what it yields: so conditions on them reach the index of the marks.
+      select k.symbol, %4$s, c.open, c.high, c.low, c.close, c.volume, c.turnover, c.trades, c.bars
+      from (select distinct d.symbol, public.candle_start(%2$L, d.granule) as ts from tickstock.dirty d) k
+      cross join lateral tickstock.live_%1$s(k.symbol, k.ts) c $q$,
+      level.timeframe, level.key, level.stale, case when level.key = level.timeframe then 'k.ts' else 'c.ts' end);
+    execute format('comment on view tickstock.exact_%s is %L', level.timeframe,
+      'Clean materialized candles and live ones for the rest, with turnover (the sum of vwap * volume).');
+
+    execute format($q$
+      create or replace view public.ohlcv_%1$s as
+      select symbol, ts, open, high, low, close, volume, turnover / nullif(volume, 0) as vwap, trades, bars
+      from tickstock.exact_%1$s $q$, level.timeframe);
+  end loop;
+end $$;
+
+do $$
+declare
+  tf record;
+  starts text;
+begin
+  for tf in select * from timeframes where timeframe <> '1min' loop
+    starts := case tf.timeframe
+      when '4hour' then 'Start of the candle, UTC; counted in fours from midnight in New York.'
+      when 'daily' then 'Midnight in New York of the trading day, UTC.'
+      when 'weekly' then 'Midnight in New York of the week''s Monday, UTC.'
+      when 'monthly' then 'Midnight in New York of the month''s first day, UTC.'
+      else 'Start of the candle on the clock, UTC.' end;
+    execute format('comment on view ohlcv_%s is %L', tf.timeframe,
+      format('%s candles of %s, exact at any moment: every change of ohlcv_1min shows in the next statement.', tf.timeframe,
+        case tf.sessions when 'all' then 'all bars (pre-market, regular session, after-hours)'
+        else 'the regular session (see trading_days)' end));
+    execute format('comment on column ohlcv_%s.symbol is %L', tf.timeframe, 'Ticker.');
+    execute format('comment on column ohlcv_%s.ts is %L', tf.timeframe, starts);
+    execute format('comment on column ohlcv_%s.open is %L', tf.timeframe, 'Open of the first bar.');
+    execute format('comment on column ohlcv_%s.high is %L', tf.timeframe, 'Highest price.');
+    execute format('comment on column ohlcv_%s.low is %L', tf.timeframe, 'Lowest price.');
+    execute format('comment on column ohlcv_%s.close is %L', tf.timeframe, 'Close of the last bar.');
+    execute format('comment on column ohlcv_%s.volume is %L', tf.timeframe, 'Shares traded.');
+    execute format('comment on column ohlcv_%s.vwap is %L', tf.timeframe, 'Volume-weighted average price; null unless all bars tell theirs.');
+    execute format('comment on column ohlcv_%s.trades is %L', tf.timeframe, 'Number of trades; null unless all bars tell theirs.');
+    execute format('comment on column ohlcv_%s.bars is %L', tf.timeframe, 'Number of minute bars in the candle.');
+  end loop;
+end $$;

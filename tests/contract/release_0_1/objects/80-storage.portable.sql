@@ -1,0 +1,7 @@
+create or replace view tickstock.storage as
+select 'ohlcv_1min' as relation, 'public.ohlcv_1min'::regclass as stored_in
+union all
+select 'ohlcv_' || timeframe, format('tickstock.candles_%s', timeframe)::regclass from timeframes where timeframe <> '1min'
+union all
+select name, name::regclass from unnest(array['events', 'refused_bars', 'trading_days', 'tickstock.dirty', 'tickstock.scan_queue']) name;
+comment on view tickstock.storage is 'Which table holds the rows of which relation.';

@@ -1,0 +1,25 @@
+-- What `tickstock db status` tells, for those who ask in SQL.
+
+create or replace view tickstock.relation_sizes as
+with recursive part (relation, part) as (
+  select relation, stored_in::oid from tickstock.storage
+  union all
+  -- Chunks are the children of their hypertable.
+  select part.relation, i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.part
+)
+select p.relation, sum(pg_catalog.pg_total_relation_size(p.part))::bigint as bytes,
+  sum(greatest(c.reltuples, 0))::bigint as approximate_rows, count(*) - 1 as chunks
+from part p join pg_catalog.pg_class c on c.oid = p.part
+group by p.relation;
+comment on view tickstock.relation_sizes is
+  'Size on disk of each relation with its indexes and chunks, and its rows as the planner knows them (as of the last analyze).';
+
+create or replace view tickstock.freshness as
+select feed_clock() as feed_clock,
+  (select count(*) from (select distinct symbol, granule from tickstock.dirty) d) as dirty_half_hours,
+  (select count(*) from tickstock.scan_queue) as candles_to_scan,
+  (select count(*) from events where published_at is null) as events_to_publish,
+  (select max(detected_at) from events) as latest_event_at,
+  (select count(*) from refused_bars where refused_at > now() - interval '1 day') as refused_today;
+comment on view tickstock.freshness is
+  'How far everything has come: the feed''s clock, and what waits to be refreshed, scanned and published.';
