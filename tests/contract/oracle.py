@@ -84,11 +84,16 @@ class Part(NamedTuple):
 
 
 def differences(
-    snapshot: Snapshot, calendar: Calendar = OFFICIAL, dropped: Sequence[TupleRow] = ()
+    snapshot: Snapshot,
+    calendar: Calendar = OFFICIAL,
+    dropped: Sequence[TupleRow] = (),
+    *,
+    labelled: bool = True,
 ) -> list[str]:
     """Where bars and candles do not tell what they must, in words.
 
     `dropped`: bars (as in the snapshot) that are gone, while the candles made of them must stay.
+    `labelled`: whether the session that a candle tells is compared, too.
     """
     latest = max((row[1] for row in snapshot.bars), default=None)
     wrong = [
@@ -105,12 +110,12 @@ def differences(
         wrong.extend(
             f"{timeframe} {key}: wanted {wanted.get(key)}, got {got.get(key)}"
             for key in sorted(wanted.keys() | got.keys())
-            if not _same(wanted.get(key), got.get(key))
+            if not _same(wanted.get(key), got.get(key), labelled=labelled)
         )
     return wrong
 
 
-def _same(wanted: tuple[Any, ...] | None, got: tuple[Any, ...] | None) -> bool:
+def _same(wanted: tuple[Any, ...] | None, got: tuple[Any, ...] | None, *, labelled: bool) -> bool:
     if wanted is None or got is None:
         return wanted is got
     vwap, got_vwap = wanted[5], got[5]
@@ -118,7 +123,12 @@ def _same(wanted: tuple[Any, ...] | None, got: tuple[Any, ...] | None) -> bool:
         # A quotient has no last digit: the database gives at least 16.
         vwap is not None and got_vwap is not None and abs(vwap - got_vwap) < Decimal("1e-12")
     )
-    return same_vwap and wanted[:5] == got[:5] and wanted[6:] == got[6:]
+    same_session = wanted[8] == got[8] or not labelled
+    return (
+        same_vwap
+        and same_session
+        and (*wanted[:5], *wanted[6:8], wanted[9]) == (*got[:5], *got[6:8], got[9])
+    )
 
 
 Parts: TypeAlias = Mapping[str, Mapping[Key, Part]]
