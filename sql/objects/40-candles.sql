@@ -19,7 +19,7 @@ begin
 end $$;
 comment on function tickstock.old_bars(text, timestamptz) is 'Bars of one half hour of a symbol, for half hours before tickstock.recent_since().';
 
-create or replace function tickstock.candles_of_minutes(of_symbol text, starts timestamptz, width interval)
+create or replace function tickstock.candles_of_minutes(of_symbol text, starts timestamptz, width interval, recent_since timestamptz)
 returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
                volume numeric, turnover numeric, trades bigint, bars integer)
 language sql stable
@@ -31,13 +31,13 @@ begin atomic
   -- "offset 0" keeps the ordered aggregates from asking every chunk for sorted rows.
   from (select * from public.ohlcv_1min m
         where m.symbol = of_symbol and m.ts >= starts and m.ts < public.candle_end('30min', starts)
-          and m.ts >= tickstock.recent_since()
+          and m.ts >= recent_since
         union all
-        select * from tickstock.old_bars(of_symbol, starts) where starts < tickstock.recent_since() offset 0) b
+        select * from tickstock.old_bars(of_symbol, starts) where starts < recent_since offset 0) b
   group by 2;
 end;
-comment on function tickstock.candles_of_minutes(text, timestamptz, interval) is
-  'Candles of the given width (up to 30 minutes) within one half hour of a symbol, computed from its bars.';
+comment on function tickstock.candles_of_minutes(text, timestamptz, interval, timestamptz) is
+  'Candles of the given width (up to 30 minutes) within one half hour of a symbol, computed from its bars. recent_since: tickstock.recent_since(), asked once.';
 
 do $$
 declare
@@ -58,7 +58,9 @@ begin
     ) as v (position, timeframe, source, key, stale) order by position
   loop
     if level.source = 'minutes' then
-      body := format('select * from tickstock.candles_of_minutes(of_symbol, starts, %L)',
+      -- An argument, for it may move while the query is being planned: each of its two uses would inline
+      -- another one, and bars between these two would count twice, or not at all.
+      body := format('select * from tickstock.candles_of_minutes(of_symbol, starts, %L, tickstock.recent_since())',
                      (select width from timeframes t where t.timeframe = level.timeframe));
     else
       body := format($q$
@@ -115,6 +117,8 @@ begin
                           then public.session_of(ts) end$q$, level.timeframe) end);
   end loop;
 end $$;
+-- Up to version 0.1 it asked recent_since() itself. Here, since nothing uses it any more.
+drop function if exists tickstock.candles_of_minutes(text, timestamptz, interval);
 
 do $$
 declare

@@ -31,6 +31,7 @@ from tickstock.db.connection import connect, fetch_value
 
 SNAPSHOTS = int(os.environ.get("TICKSTOCK_TEST_SNAPSHOTS", "20"))
 WRITERS, REFRESHERS = 4, 2
+PLANS = 300
 SYMBOLS = ("A", "B", "C", "D")
 WEEK = timedelta(days=7)
 # Clocks are put back, a half day's session, the year's last and first.
@@ -313,6 +314,37 @@ def test_the_refreshers_lock_is_what_keeps_candles_exact(url: str, locked: bool)
         wrong = differences(read_snapshot(conn))
         # What is longer is made of half hours later, after the second's commit.
         assert [each.split(",")[0] for each in wrong] == ([] if locked else ["4hour ('A'"])
+
+
+def test_recent_since_may_move_while_a_query_is_planned(url: str) -> None:
+    """Each use of a function that returns a constant is replaced by it at a time of its own."""
+    stop = threading.Event()
+
+    def move() -> None:
+        with connect(url, program="mover") as mover:
+            while not stop.is_set():
+                for since in ("-infinity", "2025-09-29 15:00+00"):
+                    mover.execute(
+                        "create or replace function tickstock.recent_since() returns timestamptz"
+                        f" language sql stable parallel safe return '{since}'::timestamptz"
+                    )
+
+    with connect(url, program="test") as conn, ThreadPoolExecutor() as pool:
+        conn.execute(
+            "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+            " select 'A', timestamptz '2025-05-01 15:00+00' + i * interval '7 days', 1, 1, 1, 1, 1"
+            " from generate_series(0, 25) i"
+        )
+        moves = pool.submit(move)
+        try:
+            found = {
+                conn.execute("select count(*), sum(bars) from ohlcv_5min", prepare=False).fetchone()
+                for _ in range(PLANS)
+            }
+        finally:
+            stop.set()
+        moves.result()
+    assert found == {(26, 26)}
 
 
 @pytest.mark.xfail(strict=True, reason="TimescaleDB shows what it compresses to every snapshot")
