@@ -16,10 +16,10 @@ begin atomic
   select exists (
     select from pg_catalog.pg_stat_activity a
     where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type not in ('autovacuum worker', 'walsender')
-      and age(a.backend_xmin) >= age(than));
+      and age(a.backend_xmin) > age(than));
 end;
 comment on function tickstock.has_older_snapshots(xid) is
-  'Whether another session still reads this database as it was before that transaction.';
+  'Whether another session still reads this database as it was when a transaction before this one was under way.';
 
 create or replace procedure drop_bars(before timestamptz)
 language plpgsql
@@ -27,7 +27,7 @@ as $$
 declare
   -- Whole weeks, as the chunks are.
   since timestamptz := date_bin('7 days', before, '1970-01-01 00:00+00');
-  last_change xid;
+  next_change xid;
 begin
   while since is null or since > tickstock.bars_since() loop
     -- Each time: marks of a time that the feed's clock has not reached are not refreshed.
@@ -46,10 +46,10 @@ begin
   -- From now on no candle asks for these bars, apart from those in older snapshots, in which their marks
   -- are still there. These bars are gone from every snapshot at once, so wait for such transactions.
   since := tickstock.bars_since();
-  last_change := pg_current_xact_id()::xid;
   commit;
+  next_change := pg_snapshot_xmax(pg_current_snapshot())::xid;
   for i in 1 .. 600 loop
-    exit when not tickstock.has_older_snapshots(last_change);
+    exit when not tickstock.has_older_snapshots(next_change);
     if i = 600 then
       raise warning 'bars before % are not dropped yet: a transaction that began before has not ended in a minute', since
         using hint = 'Call drop_bars() again; ohlcv_keep_house() does.';

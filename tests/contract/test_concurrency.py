@@ -1,4 +1,4 @@
-"""Exact in every snapshot, whoever writes, refreshes, drops and edits the calendar meanwhile.
+"""Exact in every snapshot, whoever writes, refreshes, drops, compresses and edits the calendar meanwhile.
 
 TICKSTOCK_TEST_SNAPSHOTS: how many snapshots per engine.
 """
@@ -144,6 +144,11 @@ def edit_calendar(conn: Connection[TupleRow], rng: random.Random) -> str:
     return "calendar"
 
 
+def compress(conn: Connection[TupleRow], rng: random.Random) -> str:
+    conn.execute(MOVE)
+    return "compress"
+
+
 class History:
     """The weeks before: late bars come in, then the oldest week is dropped, and its candles stay."""
 
@@ -211,7 +216,9 @@ def read_calendar(conn: Connection[TupleRow]) -> Calendar:
     return OFFICIAL.with_day(HALF_DAY, (row[0], row[1]) if row else None)
 
 
-def test_every_snapshot_is_exact(url: str, record_property: Callable[[str, object], None]) -> None:
+def test_every_snapshot_is_exact(
+    engine: Engine, url: str, record_property: Callable[[str, object], None]
+) -> None:
     with ExitStack() as stack:
         checker = stack.enter_context(connect(url, program="checker"))
         history = History(checker)
@@ -223,6 +230,8 @@ def test_every_snapshot_is_exact(url: str, record_property: Callable[[str, objec
             crowd.add(refresh)
         crowd.add(history.turn)
         crowd.add(now_and_then(edit_calendar))
+        if engine.name == "community":
+            crowd.add(now_and_then(compress))
         checked = labelled = 0
         wrong: list[str] = []
         while checked < SNAPSHOTS and not wrong and not crowd.errors:
@@ -316,6 +325,56 @@ def test_the_refreshers_lock_is_what_keeps_candles_exact(url: str, locked: bool)
         assert [each.split(",")[0] for each in wrong] == ([] if locked else ["4hour ('A'"])
 
 
+MOVE = "call tickstock.to_columnstore('infinity')"
+STATUS = """
+select _timescaledb_functions.chunk_status(c) from show_chunks('ohlcv_1min') c
+"""
+MOVED, CORRECTED = 1, 9
+SLEEPS = "select wait_event is not distinct from 'PgSleep' from pg_stat_activity where pid = %s"
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["as it was", "changed meanwhile"])
+def test_older_snapshots_see_a_chunk_as_it_was(engine: Engine, url: str, changed: bool) -> None:
+    """TimescaleDB shows to every snapshot what it has moved into the columnstore.
+
+    So whoever moves it waits for snapshots from before the last change; and if the chunk has changed
+    meanwhile, for which there may be other such snapshots, it stays.
+    """
+    if engine.name != "community":
+        pytest.skip("no columnstore")
+    with ExitStack() as stack:
+        conn, reader, later_reader, mover = (
+            stack.enter_context(connect(url, program="test")) for _ in range(4)
+        )
+        conn.execute(FILL)
+        conn.execute("call ohlcv_refresh()")
+        conn.execute(MOVE)
+        take_snapshot(reader)
+        conn.execute("delete from ohlcv_1min where symbol = 'A'")
+        with ThreadPoolExecutor() as pool:
+            moved = pool.submit(mover.execute, MOVE)
+            until(url, SLEEPS, True, mover.info.backend_pid)
+            take_snapshot(later_reader)
+            if changed:
+                conn.execute(CORRECT, ("B", FIRST_HALF_HOUR))
+            assert differences(read_relations(reader)) == []
+            reader.execute("rollback")
+            if not changed:
+                until(url, STATUS, MOVED)
+            assert differences(read_relations(later_reader)) == []
+            later_reader.execute("rollback")
+            moved.result()
+        assert fetch_value(conn, STATUS) == (CORRECTED if changed else MOVED)
+        conn.execute(MOVE)
+        assert fetch_value(conn, STATUS) == MOVED
+        assert differences(read_snapshot(conn)) == []
+
+
+def take_snapshot(conn: Connection[TupleRow]) -> None:
+    conn.execute("begin isolation level repeatable read")
+    conn.execute("select count(*) from timeframes")
+
+
 def test_recent_since_may_move_while_a_query_is_planned(url: str) -> None:
     """Each use of a function that returns a constant is replaced by it at a time of its own."""
     stop = threading.Event()
@@ -345,22 +404,3 @@ def test_recent_since_may_move_while_a_query_is_planned(url: str) -> None:
             stop.set()
         moves.result()
     assert found == {(26, 26)}
-
-
-@pytest.mark.xfail(strict=True, reason="TimescaleDB shows what it compresses to every snapshot")
-def test_older_snapshots_see_a_compressed_chunk_as_it_was(engine: Engine, url: str) -> None:
-    """The limit of exactness: bars change, their chunk is compressed, and an older snapshot sees the change.
-
-    Its candles are still the old ones. A single statement takes its snapshot after the chunk's lock, so
-    this concerns transactions of several, in REPEATABLE READ.
-    """
-    if engine.name != "community":
-        pytest.skip("no columnstore")
-    with connect(url, program="test") as conn, connect(url, program="reader") as reader:
-        conn.execute(FILL)
-        conn.execute(BATCH, (fetch_value(conn, NEWEST),))
-        reader.execute("begin isolation level repeatable read")
-        reader.execute("select count(*) from timeframes")
-        conn.execute("delete from ohlcv_1min where symbol = 'A'")
-        conn.execute("call tickstock.to_columnstore('infinity')")
-        assert differences(read_relations(reader)) == []

@@ -372,26 +372,6 @@ def test_the_sizes_told_are_those_on_disk(conn: Connection[TupleRow]) -> None:
 
 
 @on_community
-def test_moving_chunks_hides_nothing_from_older_snapshots(
-    url: str, conn: Connection[TupleRow]
-) -> None:
-    """A refresh that is under way has one: it would store candles of what it does not see."""
-    fill(conn, begin=END - timedelta(days=9))
-    for statement in (
-        "select 1",
-        "update ohlcv_1min set close = high where symbol = 'A'",
-        "delete from ohlcv_1min where symbol = 'B' and volume < 400",
-    ):
-        conn.execute(statement)
-        with connect(url, program="reader") as reader:
-            reader.execute("begin isolation level repeatable read")
-            reader.execute("select count(*) from timeframes")
-            conn.execute("call tickstock.to_columnstore('infinity')")
-            assert read_relations(reader) == read_snapshot(conn)
-        assert differences(read_snapshot(conn)) == []
-
-
-@on_community
 def test_the_scheduler_keeps_candles_fresh_and_house_clean(conn: Connection[TupleRow]) -> None:
     fill(conn)
     feed_clock_passes(conn)
