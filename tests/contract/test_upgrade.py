@@ -140,15 +140,6 @@ CHANGES = (
     " case when volume > 500 then timestamptz '2025-11-25' end from ohlcv_5min where symbol = 'A'",
     "select tickstock.take_candles(100)",
 )
-LATER = (
-    "update ohlcv_1min set close = high where symbol = 'A' and ts < '2025-11-07'",
-    "call ohlcv_refresh()",
-    "call tickstock.to_columnstore('infinity')",
-    "delete from ohlcv_1min where symbol = 'C' and ts > '2025-11-10'",
-    "call ohlcv_keep_house()",
-    "call ohlcv_refresh()",
-)
-"""What works on what is there already, too."""
 KEPT = ("ohlcv_1min", "events", "refused_bars", "tickstock.dirty", "tickstock.scan_queue")
 """What the release had, and nobody but its users fills."""
 
@@ -181,6 +172,9 @@ def test_an_upgraded_database_is_like_a_new_one(
         with monkeypatch.context() as past:
             past.setattr(sqlfiles, "sql_folder", lambda: release_0_1)
             migrate(empty_url)
+            if engine.name == "community":
+                # A job may come in between, or not.
+                old.execute("select _timescaledb_functions.stop_background_workers()")
             fill(old)
             kept = {relation: rows(old, relation) for relation in KEPT}
             candles = {tf: rows(old, f"ohlcv_{tf}") for tf in ("5min", "4hour", "daily", "monthly")}
@@ -201,12 +195,12 @@ def test_an_upgraded_database_is_like_a_new_one(
         assert {tf: rows(old, f"ohlcv_{tf}") for tf in candles} == candles
         copy_bars(old, new)
         calendar = OFFICIAL.with_day(MONDAY.date() - timedelta(days=14), CLOSING_EARLY)
-        for statement in ("select 1", *LATER):
-            for conn in (old, new):
-                conn.execute(statement)
-            snapshot = read_snapshot(old)
-            assert differences(snapshot, calendar) == [], statement
-            assert snapshot == read_snapshot(new), statement
+        snapshot = read_snapshot(old)
+        assert differences(snapshot, calendar) == []
+        assert snapshot == read_snapshot(new)
+        for statement in ("call ohlcv_refresh()", "call tickstock.to_columnstore('infinity')"):
+            old.execute(statement)
+        assert read_snapshot(old) == snapshot
     engine.drop(new_url)
 
 
