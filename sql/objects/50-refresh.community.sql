@@ -45,6 +45,8 @@ begin
     if not wait then
       return;
     end if;
+    -- Holding no lock on bars, which to_columnstore() would wait for while it has this one.
+    commit;
     perform pg_advisory_lock(hashtext('tickstock.refresh'));
   end if;
   perform tickstock.thin_marks();

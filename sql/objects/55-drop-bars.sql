@@ -10,16 +10,21 @@ end $$;
 comment on function tickstock.set_bars_since(timestamptz) is 'Sets tickstock.bars_since(). Only drop_bars() may.';
 revoke execute on function tickstock.set_bars_since(timestamptz) from public;
 
-create or replace function tickstock.has_older_snapshots(than xid) returns boolean
+create or replace function tickstock.has_older_snapshots(than xid, but_of_refreshers boolean default false) returns boolean
 language sql volatile
 begin atomic
   select exists (
     select from pg_catalog.pg_stat_activity a
     where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type not in ('autovacuum worker', 'walsender')
-      and age(a.backend_xmin) > age(than));
+      and age(a.backend_xmin) > age(than)
+      -- Who waits for the refresher's lock reads nothing before having it, and then by a new snapshot.
+      and not (but_of_refreshers and exists (
+        select from pg_catalog.pg_locks l
+        where l.pid = a.pid and l.locktype = 'advisory' and l.objsubid = 1 and not l.granted
+          and l.objid::bigint = hashtext('tickstock.refresh')::bigint & x'ffffffff'::bigint)));
 end;
-comment on function tickstock.has_older_snapshots(xid) is
-  'Whether another session still reads this database as it was when a transaction before this one was under way.';
+comment on function tickstock.has_older_snapshots(xid, boolean) is
+  'Whether another session still reads this database as it was when a transaction before this one was under way; those that wait for the refresher''s lock aside, if told so.';
 
 create or replace procedure drop_bars(before timestamptz)
 language plpgsql

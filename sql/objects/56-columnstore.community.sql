@@ -18,7 +18,7 @@ begin
     -- What is moved looks in every snapshot as it does now, in older ones too. So there must be none from
     -- before its last change. With the refresher's lock candles and marks stay as they are; transactions and
     -- snapshots from before are waited for; and a chunk with a mark from since is left for the next time.
-    -- Nobody waits for us meanwhile but refreshers: the chunk itself is locked but to be moved.
+    -- Nobody waits for us meanwhile but refreshers, and we not for them: the chunk is locked but to be moved.
     perform set_config('lock_timeout', '1min', true);
     begin
       perform pg_advisory_xact_lock(hashtext('tickstock.refresh'));
@@ -29,7 +29,8 @@ begin
     next_change := pg_snapshot_xmax(pg_current_snapshot());
     for i in 1 .. 600 loop
       -- In this order: once these transactions have ended, there are no new snapshots without them.
-      exit when pg_snapshot_xmin(pg_current_snapshot()) >= next_change and not tickstock.has_older_snapshots(next_change::xid);
+      exit when pg_snapshot_xmin(pg_current_snapshot()) >= next_change
+        and not tickstock.has_older_snapshots(next_change::xid, but_of_refreshers => true);
       if i = 600 then
         raise warning 'nothing more is moved into the columnstore now: a transaction that began before has not ended in a minute'
           using hint = 'The next ohlcv_keep_house() tries again.';

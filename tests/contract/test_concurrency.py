@@ -370,6 +370,31 @@ def test_older_snapshots_see_a_chunk_as_it_was(engine: Engine, url: str, changed
         assert differences(read_snapshot(conn)) == []
 
 
+def test_refreshers_that_wait_for_the_columnstore_are_not_waited_for(
+    engine: Engine, url: str
+) -> None:
+    """They have older snapshots, but will read by new ones."""
+    if engine.name != "community":
+        pytest.skip("no columnstore")
+    with ExitStack() as stack:
+        conn, mover, refresher = (
+            stack.enter_context(connect(url, program="test")) for _ in range(3)
+        )
+        conn.execute(FILL)
+        conn.execute("select pg_advisory_lock(hashtext('tickstock.refresh'))")
+        with ThreadPoolExecutor() as pool:
+            moved = pool.submit(mover.execute, MOVE)
+            until(url, WAITS_FOR, "advisory", mover.info.backend_pid)
+            refreshed = pool.submit(refresher.execute, "call ohlcv_refresh()")
+            until(url, WAITS_FOR, "advisory", refresher.info.backend_pid)
+            conn.execute(CORRECT, ("A", FIRST_HALF_HOUR))
+            conn.execute("select pg_advisory_unlock(hashtext('tickstock.refresh'))")
+            moved.result(timeout=30)
+            refreshed.result(timeout=30)
+        assert fetch_value(conn, STATUS) == MOVED
+        assert differences(read_snapshot(conn)) == []
+
+
 def take_snapshot(conn: Connection[TupleRow]) -> None:
     conn.execute("begin isolation level repeatable read")
     conn.execute("select count(*) from timeframes")

@@ -10,6 +10,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.conftest import Engine
 from tests.contract.oracle import differences, read_relations, read_snapshot
 from tests.e2e.program import until
 from tickstock.bars import Bar
@@ -243,11 +244,11 @@ def test_bars_are_kept_for_ever_unless_told(conn: Connection[TupleRow]) -> None:
     assert before[1]
 
 
-def test_the_policy_goes_by_the_feeds_clock(conn: Connection[TupleRow]) -> None:
+def test_the_policy_goes_by_the_feeds_clock(engine: Engine, conn: Connection[TupleRow]) -> None:
     fill(conn)
     with pytest.raises(psycopg.errors.CheckViolation):
         conn.execute("update storage_policy set keep_bars = '13 days'")
-    conn.execute("update storage_policy set keep_bars = '14 days', columnstore_after = '10 days'")
+    conn.execute("update storage_policy set keep_bars = '14 days', columnstore_after = '8 days'")
     before = read_snapshot(conn)
     for _ in range(2):
         conn.execute("call ohlcv_keep_house()")
@@ -255,6 +256,8 @@ def test_the_policy_goes_by_the_feeds_clock(conn: Connection[TupleRow]) -> None:
         # 14 days before the last bar is the 7th of November 2025.
         assert after.bars == [bar for bar in before.bars if bar[1] >= SINCE]
         assert after.candles == before.candles
+        moved = fetch_value(conn, "select count(*) from tickstock.columnstore")
+        assert bool(moved) == (engine.name == "community")
     assert fetch_value(conn, "select bars_since from tickstock.freshness") == SINCE
 
 
