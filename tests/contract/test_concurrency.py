@@ -34,6 +34,7 @@ WRITERS, REFRESHERS = 4, 2
 PLANS = 300
 SYMBOLS = ("A", "B", "C", "D")
 WEEK = timedelta(days=7)
+on_community = pytest.mark.parametrize("engine", ["community"], indirect=True)
 # Clocks are put back, a half day's session, the year's last and first.
 HOURS = (
     "2025-11-01 23:00 America/New_York",
@@ -333,15 +334,14 @@ MOVED, CORRECTED = 1, 9
 SLEEPS = "select wait_event is not distinct from 'PgSleep' from pg_stat_activity where pid = %s"
 
 
+@on_community
 @pytest.mark.parametrize("changed", [False, True], ids=["as it was", "changed meanwhile"])
-def test_older_snapshots_see_a_chunk_as_it_was(engine: Engine, url: str, changed: bool) -> None:
+def test_older_snapshots_see_a_chunk_as_it_was(url: str, changed: bool) -> None:
     """TimescaleDB shows to every snapshot what it has moved into the columnstore.
 
     So whoever moves it waits for snapshots from before the last change; and if the chunk has changed
     meanwhile, for which there may be other such snapshots, it stays.
     """
-    if engine.name != "community":
-        pytest.skip("no columnstore")
     with ExitStack() as stack:
         conn, reader, later_reader, mover = (
             stack.enter_context(connect(url, program="test")) for _ in range(4)
@@ -370,12 +370,9 @@ def test_older_snapshots_see_a_chunk_as_it_was(engine: Engine, url: str, changed
         assert differences(read_snapshot(conn)) == []
 
 
-def test_refreshers_that_wait_for_the_columnstore_are_not_waited_for(
-    engine: Engine, url: str
-) -> None:
+@on_community
+def test_refreshers_that_wait_for_the_columnstore_are_not_waited_for(url: str) -> None:
     """They have older snapshots, but will read by new ones."""
-    if engine.name != "community":
-        pytest.skip("no columnstore")
     with ExitStack() as stack:
         conn, mover, refresher = (
             stack.enter_context(connect(url, program="test")) for _ in range(3)
