@@ -40,6 +40,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from math import fsum, inf, isnan, nan
+from operator import mul
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -431,36 +432,48 @@ _COLUMNS = 7  # start, open, high, low, close, volume, vwap (NaN: not told)
 
 
 class _OfSeconds(_Forming[Second]):
-    __slots__ = ("_rows",)
+    __slots__ = ("_newest", "_rows")
 
     def __init__(self) -> None:
+        self._newest = -1
         self._rows = array("d")
         """A row for each second, in the order of arrival: 56 bytes, where a tuple takes 300."""
 
     def add(self, second: Second, regular: bool) -> bool:  # noqa: ARG002
-        start, *prices, vwap = second[1:]
-        row = array("d", (start, *map(float, prices), nan if vwap is None else float(vwap)))
+        _, start, opened, high, low, close, volume, vwap = second
+        row = (start, opened, high, low, close, volume, nan if vwap is None else vwap)
+        if start <= self._newest:
+            return self._replace(start, array("d", map(float, row)))
+        self._newest = start
+        self._rows.extend(map(float, row))
+        return True
+
+    def _replace(self, start: int, row: "array[float]") -> bool:
         rows = self._rows
-        if rows and start <= max(rows[::_COLUMNS]):
-            for place in range(0, len(rows), _COLUMNS):
-                if rows[place] == start:
-                    changes = rows[place : place + _COLUMNS].tobytes() != row.tobytes()
-                    rows[place : place + _COLUMNS] = row
-                    return changes
-        rows += row
+        for place in range(0, len(rows), _COLUMNS):
+            if rows[place] == start:
+                changes = rows[place : place + _COLUMNS].tobytes() != row.tobytes()
+                rows[place : place + _COLUMNS] = row
+                return changes
+        rows.extend(row)
         return True
 
     def bar(self, symbol: str, ts: datetime) -> Bar | None:
         rows = self._rows
         starts = rows[::_COLUMNS]
         opens, highs, lows, closes, volumes, vwaps = (rows[n::_COLUMNS] for n in range(1, _COLUMNS))
-        volume = sum(map(_decimal, volumes), Decimal(0))
-        turnover = fsum(v * w for v, w in zip(volumes, vwaps, strict=True))
+        volume = _sum(volumes)
+        turnover = fsum(map(mul, volumes, vwaps))
         vwap = round(turnover / float(volume), 4) if volume and not isnan(turnover) else None
         first, last = starts.index(min(starts)), starts.index(max(starts))
-        return Bar(
-            symbol, ts, opens[first], max(highs), min(lows), closes[last], _plain(volume), vwap
-        )
+        return Bar(symbol, ts, opens[first], max(highs), min(lows), closes[last], volume, vwap)
+
+
+def _sum(volumes: "array[float]") -> int | Decimal:
+    """Exact, of numbers as the feed spelled them."""
+    if all(map(float.is_integer, volumes)):
+        return sum(map(int, volumes))
+    return _plain(sum(map(_decimal, volumes), Decimal(0)))
 
 
 def _start(at: int) -> int:
