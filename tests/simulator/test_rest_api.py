@@ -170,7 +170,9 @@ def test_the_minute_that_passes_is_not_told_before_it_is_over() -> None:
         ("/v2/aggs/ticker/AAPL/range/1/day/0/1", 404, "1/minute"),
         ("/v2/aggs/ticker/AAPL/range/5/minute/0/1", 404, "1/minute"),
         ("/v2/aggs/grouped/locale/us/market/stocks/today", 400, "date"),
-        ("/v3/reference/tickers", 404, "not among"),
+        ("/v3/reference/exchanges", 404, "not among"),
+        ("/v3/reference/tickers?limit=1001", 400, "limit"),
+        ("/v3/reference/tickers?sort=name", 400, "sort"),
     ],
 )
 def test_what_cannot_be_answered_is_an_error_in_the_vendors_form(
@@ -238,6 +240,34 @@ def test_the_vendors_client_lists_every_bar(past: Simulator, limit: int) -> None
     assert {row.ticker for row in client.get_grouped_daily_aggs(day)} <= set(SYMBOLS)
     assert client.get_market_holidays() == []
     assert client.get_market_status().market == "extended-hours"
+
+
+@pytest.mark.parametrize("limit", [1, 7, 8, 1_000])
+def test_the_vendors_client_lists_every_symbol(limit: int) -> None:
+    source = RandomMarket(8, start=START, end=START)  # none of them has traded
+    with over(source) as simulator:
+        client = RESTClient(KEY, base=simulator.rest_url)
+        listed = list(client.list_tickers(market="stocks", active=True, limit=limit))
+        assert simulator.requests == -(-8 // limit)
+        assert list(client.list_tickers(ticker="BA")) == []
+        assert [found.ticker for found in client.list_tickers(ticker="AAPL")] == ["AAPL"]
+        for none in ({"market": "crypto"}, {"active": False}):
+            assert list(client.list_tickers(**none)) == []
+    assert [found.ticker for found in listed] == sorted(source.symbols)
+    assert all((found.market, found.active) == ("stocks", True) for found in listed)
+    assert all(found.name for found in listed)
+
+
+def test_who_has_traded_is_listed_too() -> None:
+    bar = Bar("A/B", START, 1, 1, 1, 1, 10)
+    with over(ListMarket([Minute(START, [bar])])) as simulator:  # which names no symbols
+        assert simulator.finished.wait(DEADLINE)
+        (row,) = get(simulator, "/v3/reference/tickers")[1]["results"]
+        assert row["ticker"] == "A/B"
+        assert (
+            get(simulator, minutes_path("A%2FB", "2026-03-04", "2026-03-04"))[1]["resultsCount"]
+            == 1
+        )
 
 
 def bar_of(symbol: str, a: Agg) -> Bar:

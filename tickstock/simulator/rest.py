@@ -22,10 +22,12 @@ from tickstock.simulator.market import NEW_YORK, REGULAR_OPENING
 
 STATUS_PATH = "/v1/marketstatus/now"
 HOLIDAYS_PATH = "/v1/marketstatus/upcoming"
+TICKERS_PATH = "/v3/reference/tickers"
 _AGGREGATES = re.compile(r"/v2/aggs/ticker/([^/]+)/range/(\d+)/(\w+)/([^/]+)/([^/]+)")
 _GROUPED = re.compile(r"/v2/aggs/grouped/locale/us/market/stocks/([^/]+)")
 
 DEFAULT_LIMIT, LARGEST_LIMIT = 5_000, 50_000
+DEFAULT_TICKERS, MOST_TICKERS = 100, 1_000
 CLOSE = time(16)
 
 _TOO_MANY = (
@@ -60,18 +62,20 @@ class _Query(NamedTuple):
 
 
 class RestApi:
-    """Answers the requests of the vendor's API that concern bars and the market's state.
+    """Answers the requests of the vendor's API that concern bars, symbols and the market's state.
 
     Chosen where the vendor's documentation leaves room: of aggregates there are those of one minute;
-    an answer holds minutes that are over; `results` is left out where there is nothing. `splits`:
-    shares that became of one share of a symbol since; prices and volumes of answers with
-    `adjusted=true`, the default, are adjusted for it, live bars never.
+    an answer holds minutes that are over; `results` is left out where there is nothing. `symbols`:
+    those that are listed, traded or not. `splits`: shares that became of one share of a symbol since;
+    prices and volumes of answers with `adjusted=true`, the default, are adjusted for it, live bars
+    never.
     """
 
     def __init__(
         self,
         history: History,
         *,
+        symbols: Collection[str],
         keys: Collection[str] | None,
         faults: Faults,
         splits: Mapping[str, int],
@@ -79,6 +83,7 @@ class RestApi:
         self.requests = 0
         """Requests answered, faults included."""
         self._history = history
+        self._listed = symbols
         self._keys = keys
         self._faults = faults
         self._splits = splits
@@ -90,7 +95,7 @@ class RestApi:
         `clock` is the market's, UTC; before the first minute the market is closed.
         """
         parts = urlsplit(request.path)
-        path = unquote(parts.path)
+        path = parts.path
         if not path.startswith(("/v1/", "/v2/", "/v3/")):
             return None
         self.requests += 1
@@ -137,7 +142,11 @@ class RestApi:
         if match := _AGGREGATES.fullmatch(path):
             return self._aggregates(_query(match, asked), occasion, base)
         if match := _GROUPED.fullmatch(path):
-            return self._grouped(_day(match[1]), asked.get("adjusted") != "false", occasion)
+            return self._grouped(
+                _day(unquote(match[1])), asked.get("adjusted") != "false", occasion
+            )
+        if path == TICKERS_PATH:
+            return self._tickers({**asked, **_cursor(asked.get("cursor", ""))}, occasion, base)
         raise _Refusal(HTTPStatus.NOT_FOUND, f"{path} is not among what this simulator serves")
 
     def _aggregates(self, query: _Query, occasion: tuple[object, ...], base: str) -> dict[str, Any]:
@@ -177,6 +186,33 @@ class RestApi:
             "request_id": _request_id(self.requests),
         }
 
+    def _tickers(
+        self, asked: Mapping[str, str], occasion: tuple[object, ...], base: str
+    ) -> dict[str, Any]:
+        """The symbols that are listed: all are stocks, and active."""
+        limit = _limit(asked, DEFAULT_TICKERS, MOST_TICKERS)
+        if asked.get("sort", "ticker") != "ticker" or asked.get("order", "asc") != "asc":
+            raise _Refusal(HTTPStatus.BAD_REQUEST, "this simulator sorts by ticker, ascending")
+        names = sorted({*self._listed, *self._history.symbols})
+        if asked.get("market", "stocks") != "stocks" or asked.get("active", "true") != "true":
+            names = []
+        names = [name for name in names if asked.get("ticker", name) == name]
+        rest = [name for name in names if name > asked.get("after", "")]
+        page = rest[:limit]
+        content = {
+            **self._results([_ticker(symbol) for symbol in page], occasion),
+            "status": "OK",
+            "request_id": _request_id(self.requests),
+            "count": len(page),
+        }
+        if len(rest) > limit:
+            options = {
+                name: asked[name] for name in ("market", "active", "ticker") if name in asked
+            }
+            cursor = _as_cursor({**options, "limit": limit, "after": page[-1]})
+            content["next_url"] = f"{base}{TICKERS_PATH}?cursor={cursor}"
+        return content
+
     def _results(self, rows: list[dict[str, Any]], occasion: tuple[object, ...]) -> dict[str, Any]:
         if rows:
             return {"results": rows}
@@ -214,25 +250,30 @@ def market_status(clock: datetime | None) -> dict[str, object]:
 
 
 def _query(match: re.Match[str], asked: Mapping[str, str]) -> _Query:
-    symbol, multiplier, span, begin, end = match.groups()
+    symbol, multiplier, span, begin, end = map(unquote, match.groups())
     if (multiplier, span) != ("1", "minute"):
         raise _Refusal(
             HTTPStatus.NOT_FOUND, f"this simulator has 1/minute, not {multiplier}/{span}"
         )
     asked = {**asked, **_cursor(asked.get("cursor", ""))}
-    sort, limit = asked.get("sort", "asc"), asked.get("limit", str(DEFAULT_LIMIT))
-    if sort not in ("asc", "desc") or not limit.isascii() or not limit.isdigit():
-        raise _Refusal(HTTPStatus.BAD_REQUEST, "sort is asc or desc, limit a number")
-    if not 0 < int(limit) <= LARGEST_LIMIT:
-        raise _Refusal(HTTPStatus.BAD_REQUEST, f"limit is from 1 to {LARGEST_LIMIT}")
+    sort = asked.get("sort", "asc")
+    if sort not in ("asc", "desc"):
+        raise _Refusal(HTTPStatus.BAD_REQUEST, "sort is asc or desc")
     return _Query(
         symbol,
         _moment("from", begin, timedelta(0)),
         _moment("to", end, timedelta(days=1)),
         asked.get("adjusted", "true") != "false",
         sort == "desc",
-        int(limit),
+        _limit(asked, DEFAULT_LIMIT, LARGEST_LIMIT),
     )
+
+
+def _limit(asked: Mapping[str, str], default: int, largest: int) -> int:
+    text = asked.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= largest):
+        raise _Refusal(HTTPStatus.BAD_REQUEST, f"limit is from 1 to {largest}")
+    return int(text)
 
 
 def _moment(name: str, text: str, day_length: timedelta) -> int:
@@ -261,9 +302,13 @@ def _next_path(query: _Query, start: int) -> str:
     begin, end = (query.begin, start) if query.descending else (start, query.end)
     sort = "desc" if query.descending else "asc"
     options = {"adjusted": str(query.adjusted).lower(), "limit": query.limit, "sort": sort}
-    cursor = base64.urlsafe_b64encode(urlencode(options).encode()).decode().rstrip("=")
+    cursor = _as_cursor(options)
     symbol = quote(query.symbol, safe="")
     return f"/v2/aggs/ticker/{symbol}/range/1/minute/{begin}/{end}?cursor={cursor}"
+
+
+def _as_cursor(options: Mapping[str, object]) -> str:
+    return base64.urlsafe_b64encode(urlencode(options).encode()).decode().rstrip("=")
 
 
 def _cursor(text: str) -> dict[str, str]:
@@ -292,6 +337,19 @@ def _day_bar(bars: Sequence[Bar]) -> Bar:
         vwap,
         sum(bar.trades or 0 for bar in bars) or None,
     )
+
+
+def _ticker(symbol: str) -> dict[str, Any]:
+    return {
+        "ticker": symbol,
+        "name": f"{symbol} (simulated)",
+        "market": "stocks",
+        "locale": "us",
+        "primary_exchange": "XNAS",
+        "type": "CS",
+        "active": True,
+        "currency_name": "usd",
+    }
 
 
 def _divided(number: Any, by: int) -> Any:

@@ -117,7 +117,13 @@ class Simulator:
         accepted = keys if keys is None else frozenset([keys] if isinstance(keys, str) else keys)
         self._terms = Terms(accepted, channels, auth_timeout, queue_events, stall_timeout)
         self._history = History()
-        self._rest = RestApi(self._history, keys=accepted, faults=self.faults, splits=splits or {})
+        self._rest = RestApi(
+            self._history,
+            symbols=market.symbols,
+            keys=accepted,
+            faults=self.faults,
+            splits=splits or {},
+        )
         self._max_connections = max_connections
         self._crowded_out = crowded_out
         self._seed = seed
@@ -409,7 +415,8 @@ class Simulator:
         if request.path.partition("?")[0].rstrip("/") == PATH:
             return None
         return self._rest.answer(request, self.clock) or connection.respond(
-            HTTPStatus.NOT_FOUND, f"This simulator serves {PATH}, and REST below /v1 and /v2.\n"
+            HTTPStatus.NOT_FOUND,
+            f"This simulator serves {PATH}, and REST below /v1, /v2 and /v3.\n",
         )
 
     def _send(self, events: Sequence[Event], minute: datetime | None = None) -> None:
