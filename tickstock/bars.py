@@ -31,7 +31,7 @@ class Refusal(NamedTuple):
     """Something that came in and could not become a bar: why, and the input itself (shortened)."""
 
     source: str
-    """Where it came from: `feed`, or the file's name."""
+    """Where it came from: `feed`, `rest`, or the file's name."""
     reason: str
     payload: str
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import orjson
 
@@ -37,11 +37,13 @@ Start = TypeVar("Start", datetime, int)
 Item = TypeVar("Item", Bar, Second)
 
 _SOURCE = "feed"
+_REST = "rest"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = frozenset((int, float))  # exact types: bool is an int to isinstance
 _EXACT_FLOAT = 2.0**53
 _LATEST_MS = 253_402_300_800_000  # the year 10000: datetime ends before it
 _LARGEST_SEQUENCE = 2**63  # exclusive
+_LARGEST_COUNT = 2**31  # exclusive; a year of such minutes still has a sum
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.0+|(\.[0-9]{1,18}))?")
 
 
@@ -93,12 +95,9 @@ def parse_frame(frame: bytes | str, received_at: datetime) -> Frame:
     `received_at` is carried along, it decides nothing.
     """
     try:
-        events = orjson.loads(frame)
+        events = loads(frame)
     except ValueError as error:
-        try:
-            events = _salvage(frame)
-        except (ValueError, RecursionError):
-            return _garbage(frame, received_at, f"the frame is not JSON: {error}")
+        return _garbage(frame, received_at, f"the frame is not JSON: {error}")
     if type(events) is dict:
         events = [events]
     elif type(events) is not list:
@@ -122,6 +121,40 @@ def parse_frame(frame: bytes | str, received_at: datetime) -> Frame:
             others.append(event)
     rest = _sort_out(others) if others else ([], [], 0)
     return Frame(received_at, bars, seconds, trades, *rest)
+
+
+def loads(text: bytes | str) -> Any:
+    """What this JSON says; a NaN, an infinity or a broken character in it comes out as text.
+
+    Such a value costs its event or row, not the others. Raises ValueError for what is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except ValueError as error:
+        try:
+            return _salvage(text)
+        except (ValueError, RecursionError):
+            raise error from None
+
+
+def bar_of_row(symbol: str, row: Any) -> Bar | Refusal:
+    """The bar of a row of REST's minute aggregates, or why it is none. Never raises.
+
+    A row has the fields of an AM event, but its start in `t`, in ms, and the number of trades in `n`.
+    """
+    if type(row) is not dict:
+        return Refusal(_REST, "not a row: no object", _text(row, PAYLOAD_LIMIT))
+    event = {**row, "sym": symbol, "s": row.get("t"), "e": None}
+    bar, trades = _aggregate(event, MINUTE_MS, _minute, Bar), row.get("n")
+    if bar is None:
+        reason = _defect(event, MINUTE_MS, start_name="t")
+    elif trades is None:
+        return bar
+    elif type(trades) in _NUMBERS and 0 <= trades < _LARGEST_COUNT and trades % 1 == 0:
+        return bar._replace(trades=int(trades))
+    else:
+        reason = f"n is no number of trades: {_text(trades, 80)}"
+    return Refusal(_REST, f"{symbol}: {reason}", _text(row, PAYLOAD_LIMIT))
 
 
 def _aggregate(
@@ -190,7 +223,7 @@ class _Symbols(dict[Any, str]):
     """Tickers that have been found to be some; TypeError for what is none. Each is seen once."""
 
     def __missing__(self, symbol: Any) -> str:
-        if not _is_ticker(symbol):
+        if not is_ticker(symbol):
             raise TypeError("not a ticker")
         if len(self) >= _REMEMBERED:
             self.clear()  # garbage must not fill the memory
@@ -266,23 +299,25 @@ def _sort_out(events: list[Any]) -> tuple[list[Status], list[Refusal], int]:
     return statuses, refusals, ignored
 
 
-def _defect(event: dict[str, Any], span: int) -> str:
+def _defect(event: dict[str, Any], span: int, start_name: str = "s") -> str:
     """Why `_aggregate` made nothing of this event: the first field that is wrong, in order."""
-    missing = _missing(event, "sym", "s", "o", "h", "l", "c", "v")
+    missing = _missing(event, "sym", start_name, "o", "h", "l", "c", "v")
     if missing:
         return missing
-    start, end = event["s"], event.get("e")
+    start, end = event[start_name], event.get("e")
     if type(start) is not int:
-        return f"s is not a whole number of milliseconds: {_text(start, 80)}"
+        return f"{start_name} is not a whole number of milliseconds: {_text(start, 80)}"
     for name in ("o", "h", "l", "c", "v", "vw"):
         value = event.get(name)
         if type(value) not in _NUMBERS and not (name == "vw" and value is None):
             return f"{name} is not a finite number: {_text(value, 80)}"
     if end is not None and (type(end) not in _NUMBERS or end - start != span):
-        return f"e is not s + {span}: {_text(end, 80)}"
+        return f"e is not {start_name} + {span}: {_text(end, 80)}"
     if start % span:
-        return f"s is not on a whole {'minute' if span == MINUTE_MS else 'second'}: {start}"
-    return f"s is out of the calendar: {start}"
+        return (
+            f"{start_name} is not on a whole {'minute' if span == MINUTE_MS else 'second'}: {start}"
+        )
+    return f"{start_name} is out of the calendar: {start}"
 
 
 def _trade_defect(event: dict[str, Any]) -> str:
@@ -307,10 +342,11 @@ def _missing(event: dict[str, Any], *names: str) -> str | None:
         if name not in event:
             return f"{name} is missing"
     symbol = event["sym"]
-    return None if _is_ticker(symbol) else f"sym is not a ticker: {_text(symbol, 80)}"
+    return None if is_ticker(symbol) else f"sym is not a ticker: {_text(symbol, 80)}"
 
 
-def _is_ticker(symbol: Any) -> bool:
+def is_ticker(symbol: Any) -> TypeGuard[str]:
+    """Whether this can be a symbol: printable text, not too long for an index."""
     return type(symbol) is str and 0 < len(symbol) <= SYMBOL_LIMIT and symbol.isprintable()
 
 
