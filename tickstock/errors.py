@@ -34,3 +34,26 @@ class FeedUnreachableError(TickstockError):
     """The feed could not be reached at start-up: wrong address, refused connection. Exit code 6."""
 
     exit_code = 6
+
+
+class RestRefusedError(TickstockError):
+    """The REST API refuses the key for good: retrying is pointless. Exit code 5."""
+
+    exit_code = 5
+
+
+class RestNotInPlanError(RestRefusedError):
+    """The REST API knows the key, but its plan does not include what was asked. Exit code 5.
+
+    Other questions (a later day, other symbols) may be answered.
+    """
+
+
+class RestUnavailableError(TickstockError):
+    """The REST API gave no answer, however often it was asked; later it may. Exit code 6."""
+
+    exit_code = 6
+
+
+class RestAnswerError(TickstockError):
+    """The REST API answered something that tickstock cannot use; asking again won't help. Exit code 1."""
