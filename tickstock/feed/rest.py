@@ -1,24 +1,137 @@
-"""The vendor's REST API, as far as ingest asks it: is the market open?
+"""The vendor's REST API, as far as tickstock asks it: bars, who traded on a day, is the market open?
 
-A silent feed and a closed market look the same on the socket; this tells them apart in the log.
+What is asked and how the answer is read is said here; `tickstock.feed.http` gets the answer.
 """
 
 import logging
 import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-import orjson
-import urllib3
-
-from tickstock.errors import TickstockError
+from tickstock.bars import Bar, Refusal
+from tickstock.errors import RestAnswerError, TickstockError
+from tickstock.feed.backoff import Backoff
+from tickstock.feed.http import Api, Counts, RateLimit
+from tickstock.feed.protocol import bar_of_row, is_ticker
 
 log = logging.getLogger(__name__)
 
 DEFAULT_URL = "https://api.massive.com"
 VENDOR_DOMAINS = ("massive.com", "polygon.io")
-TIMEOUT = 10.0
-"""Seconds for an answer."""
+STATUS_TIMEOUT = 10.0
+"""Seconds for the answer whether the market is open."""
+LARGEST_PAGE = 50_000
+"""Bars in an answer, at most: the vendor's limit."""
+
+_TICKERS_A_PAGE = 1_000
+_MINUTE = timedelta(minutes=1)
+_MILLISECOND = timedelta(milliseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Page(NamedTuple):
+    """A stretch of a symbol's minute bars."""
+
+    bars: list[Bar]
+    """By start, ascending."""
+    refusals: list[Refusal]
+    """Rows that could not become a bar; they cost their neighbours nothing."""
+    until: datetime
+    """Every bar that starts before this moment (UTC) has been told, in this page or one before."""
+
+
+class RestClient:
+    """The vendor's REST API, for one thread. `url`, `key`: see `Api`, as for `stop` and the errors.
+
+    `calls_per_minute`: how many requests the plan allows (the free one: 5); None for no limit.
+    `answer_timeout`: seconds for an answer. `page_limit`: bars in one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        stop: threading.Event,
+        calls_per_minute: int | None = None,
+        answer_timeout: float = 30.0,
+        tries: int = 8,
+        page_limit: int = LARGEST_PAGE,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._api = Api(
+            url,
+            key,
+            stop=stop,
+            limit=None if calls_per_minute is None else RateLimit(calls_per_minute),
+            answer_timeout=answer_timeout,
+            tries=tries,
+            backoff=backoff,
+        )
+        self._page_limit = page_limit
+
+    @property
+    def counts(self) -> Counts:
+        """Requests so far; may be read by any thread."""
+        return self._api.counts
+
+    def minute_bars(self, symbol: str, starts: datetime, ends: datetime) -> Iterator[Page]:
+        """The unadjusted minute bars that start from `starts` to `ends` (exclusive), page by page.
+
+        Both are timezone-aware, else ValueError. Each page is asked for when it is wanted. The last
+        one has `until` == `ends`; after an error, go on at the `until` of the page before.
+        """
+        if starts.tzinfo is None or ends.tzinfo is None:
+            raise ValueError("starts and ends need a time zone")
+        starts, ends = starts.astimezone(UTC), ends.astimezone(UTC)
+        if starts >= ends:
+            return
+        # Both ends of the vendor's range are included.
+        first, last = _milliseconds(starts), _milliseconds(ends) - 1
+        path = f"/v2/aggs/ticker/{quote(symbol, safe='')}/range/1/minute/{first}/{last}"
+        options = {"adjusted": "false", "sort": "asc", "limit": self._page_limit}
+        until = starts
+        for answer, more in self._pages(f"{path}?{urlencode(options)}"):
+            bars, refusals = _bars(symbol, answer)
+            if bars:
+                until = max(until, bars[-1].ts + _MINUTE)
+            wanted = [bar for bar in bars if starts <= bar.ts < ends]
+            yield Page(wanted, refusals, min(until, ends) if more else ends)
+
+    def traded_on(self, day: date) -> list[str]:
+        """The symbols with a daily bar on this date in New York, sorted.
+
+        That bar is the regular session's: who traded only before or after it is not among them.
+        """
+        answer = self._api.get(f"/v2/aggs/grouped/locale/us/market/stocks/{day}?adjusted=false")
+        return _names(_results(answer), "T")
+
+    def symbols(self) -> list[str]:
+        """Every stock that is listed now, sorted, whether it trades or not."""
+        options = {"market": "stocks", "active": "true", "limit": _TICKERS_A_PAGE}
+        rows: list[Any] = []
+        for answer, _ in self._pages(f"/v3/reference/tickers?{urlencode(options)}"):
+            rows += _results(answer)
+        return _names(rows, "ticker")
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._api.close()
+
+    def _pages(self, path: str) -> Iterator[tuple[dict[str, Any], bool]]:
+        """The answer, and those of the pages that follow; whether another one follows."""
+        answer = self._api.get(path)
+        followed: set[str] = set()
+        while (url := answer.get("next_url")) is not None:
+            if type(url) is not str or url in followed:
+                raise RestAnswerError(f"{path.partition('?')[0]}: its pages lead nowhere")
+            followed.add(url)
+            yield answer, True
+            answer = self._api.get_next(url)
+        yield answer, False
 
 
 class MarketNow(NamedTuple):
@@ -39,7 +152,12 @@ def url_beside(feed_url: str) -> str | None:
 
 def market_now(url: str, key: str) -> MarketNow:
     """Ask whether the market is open. TickstockError, without the key in it, when that fails."""
-    answer = _get(f"{url.rstrip('/')}/v1/marketstatus/now", key)
+    # One try: the answer is worth a line in the log, not a wait.
+    api = Api(url, key, stop=threading.Event(), answer_timeout=STATUS_TIMEOUT, tries=1)
+    try:
+        answer = api.get("/v1/marketstatus/now")
+    finally:
+        api.close()
     return MarketNow(str(answer.get("market", "unknown")), answer.get("serverTime"))
 
 
@@ -61,26 +179,36 @@ def log_market_now(url: str, key: str) -> threading.Thread:
     return thread
 
 
-def _get(url: str, key: str) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
-    try:
-        # No retry here: the answer is worth a line in the log, not a wait.
-        answer = urllib3.request("GET", url, headers=headers, timeout=TIMEOUT, retries=False)
-    except urllib3.exceptions.HTTPError as error:
-        raise TickstockError(
-            f"no answer from {url} ({type(error).__name__}): check --rest-url (TICKSTOCK_REST_URL)"
-        ) from error
-    if answer.status != 200:
-        raise TickstockError(
-            f"{url} answers {answer.status} {answer.reason or ''}".rstrip()
-            + ": check --rest-url (TICKSTOCK_REST_URL) and the key"
-        )
-    try:
-        content = orjson.loads(answer.data)
-    except orjson.JSONDecodeError:
-        content = None
-    if not isinstance(content, dict):
-        raise TickstockError(
-            f"{url} does not answer in JSON: check --rest-url (TICKSTOCK_REST_URL)"
-        )
-    return content
+def _results(answer: dict[str, Any]) -> list[Any]:
+    """The rows of an answer; where there is nothing, they may be null or missing."""
+    rows = answer.get("results")
+    if rows is None:
+        return []
+    if type(rows) is not list:
+        raise RestAnswerError(f"the REST API answers without a list: {str(rows)[:80]!r}")
+    return rows
+
+
+def _bars(symbol: str, answer: dict[str, Any]) -> tuple[list[Bar], list[Refusal]]:
+    """The bars of an answer, by start, and its rows that are none."""
+    found = [bar_of_row(symbol, row) for row in _results(answer)]
+    bars = [item for item in found if isinstance(item, Bar)]
+    # Stored, these would be wrong and look right.
+    if bars and answer.get("ticker", symbol) != symbol:
+        raise RestAnswerError(f"asked for {symbol}, the REST API answers {answer['ticker']!r}")
+    if bars and answer.get("adjusted", False) is not False:
+        raise RestAnswerError(f"{symbol}: asked for unadjusted bars, the REST API adjusts them")
+    if any(later.ts < bar.ts for bar, later in pairwise(bars)):
+        raise RestAnswerError(f"{symbol}: the REST API does not sort its bars by time")
+    return bars, [item for item in found if isinstance(item, Refusal)]
+
+
+def _names(rows: list[Any], field: str) -> list[str]:
+    """The tickers in this field of the rows, each once, sorted; rows without are left out."""
+    names = (row.get(field) for row in rows if type(row) is dict)
+    return sorted({name for name in names if is_ticker(name)})
+
+
+def _milliseconds(moment: datetime) -> int:
+    """The first whole millisecond from `moment` on, after the epoch."""
+    return -((_EPOCH - moment) // _MILLISECOND)
