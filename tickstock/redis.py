@@ -1,6 +1,7 @@
 """Redis: the channels of the contract, and a client that says plainly when Redis is not there.
 
-`tickstock_data` carries every stored bar, `tickstock_patterns` every event. Redis is optional, and
+`tickstock_data` carries every stored bar, `tickstock_minutes` every minute that is complete,
+`tickstock_patterns` every event. Redis is optional, and
 never holds anything up: the database is the record.
 """
 
@@ -12,9 +13,12 @@ from redis.retry import Retry
 from tickstock.errors import TickstockError
 
 DATA_CHANNEL = "tickstock_data"
+MINUTES_CHANNEL = "tickstock_minutes"
 PATTERNS_CHANNEL = "tickstock_patterns"
 
-__all__ = ["DATA_CHANNEL", "PATTERNS_CHANNEL", "RedisError", "client", "require"]
+__all__ = [
+    "DATA_CHANNEL", "MINUTES_CHANNEL", "PATTERNS_CHANNEL", "RedisError", "client", "require",
+]  # fmt: skip
 
 
 def client(url: str) -> redis.Redis:

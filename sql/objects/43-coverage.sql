@@ -35,16 +35,20 @@ end $$;
 comment on function tickstock.minutes_with_bars(text, timestamptz, timestamptz) is
   'The minutes from starts up to ends of which the symbol has a bar.';
 
-create or replace function tickstock.minutes_without_trades(of_symbol text, starts timestamptz, ends timestamptz) returns tstzmultirange
+create or replace function tickstock.minutes_told(of_symbol text, starts timestamptz, ends timestamptz) returns tstzmultirange
 language sql stable
 return (
-  select coalesce(range_agg(tstzrange(date_bin('1 minute', greatest(e.starts, minutes_without_trades.starts) + almost, origin),
-                                      date_bin('1 minute', least(e.ends, minutes_without_trades.ends) + almost, origin))), '{}')
+  select coalesce(range_agg(tstzrange(date_bin('1 minute', greatest(e.starts, minutes_told.starts) + almost, origin),
+                                      date_bin('1 minute', least(e.ends, minutes_told.ends) + almost, origin))), '{}')
   -- Of a stretch that does not lie on minutes, those that begin in it.
-  from (select interval '59.999999 seconds' as almost, timestamptz '2000-01-03 00:00+00' as origin) round_up, public.empty_minutes e
-  where e.symbol = of_symbol and e.starts < minutes_without_trades.ends and e.ends > minutes_without_trades.starts);
-comment on function tickstock.minutes_without_trades(text, timestamptz, timestamptz) is
-  'The minutes from starts up to ends of which a source says that the symbol did not trade.';
+  from (select interval '59.999999 seconds' as almost, timestamptz '2000-01-03 00:00+00' as origin) round_up, (
+    select b.starts, b.ends from public.backfills b where b.settled and b.symbol in (of_symbol, '*')
+    union all
+    select lower(l.covered), upper(l.covered) from public.feed_live l
+    where not isempty(l.covered) and (l.symbols is null or of_symbol = any (l.symbols))) e
+  where e.starts < minutes_told.ends and e.ends > minutes_told.starts);
+comment on function tickstock.minutes_told(text, timestamptz, timestamptz) is
+  'The minutes from starts up to ends that the live feed or another source has told in full: without a bar, the symbol did not trade.';
 
 create or replace function tickstock.count_minutes(minutes tstzmultirange) returns integer
 language sql immutable
@@ -70,11 +74,12 @@ begin
       where b.ts >= $4 and b.ts < $5 and ($1 is null or b.symbol = $1)
       group by 1, 2, 3
     ), symbols as (
-      select s.symbol, exists (select from public.empty_minutes e where e.symbol = s.symbol and e.starts < $5 and e.ends > $4) as has_empty
+      select s.symbol, exists (select from public.feed_stretches)
+        or exists (select from public.backfills e where e.symbol in (s.symbol, '*') and e.starts < $5 and e.ends > $4) as has_told
       from (select $1 as symbol where $1 is not null union select c.symbol from counted c) s
     )
     select s.symbol, p.day, p.session, (extract(epoch from p.ends - p.starts) / 60)::integer, coalesce(c.present, 0), coalesce(c.corrected, 0),
-      case when s.has_empty then tickstock.count_minutes(tickstock.minutes_without_trades(s.symbol, p.starts, p.ends)
+      case when s.has_told then tickstock.count_minutes(tickstock.minutes_told(s.symbol, p.starts, p.ends)
                                                          - tickstock.minutes_with_bars(s.symbol, p.starts, p.ends)) else 0 end
     from symbols s
     cross join tickstock.passed_sessions($2, $3) p
@@ -92,7 +97,7 @@ begin atomic
   from tickstock.count_sessions(coverage.symbol, coverage.from_day, coverage.to_day) c;
 end;
 comment on function coverage(text, date, date) is
-  'How many minutes of each session are there, per symbol and day (New York): expected by the calendar as far as the feed''s clock has come, present, corrected since they came in, confirmed_empty (a source says that there was no trade), and missing. symbol null: all symbols that have bars in these days. to_day null: the feed''s present day; from_day null: to_day. Example: select * from coverage(''AAPL'', ''2025-11-24'', ''2025-11-28'').';
+  'How many minutes of each session are there, per symbol and day (New York): expected by the calendar as far as the feed''s clock has come, present, corrected since they came in, confirmed_empty (no trade: the live feed covered the minute, or another source told it, and there is no bar), and missing. symbol null: all symbols that have bars in these days. to_day null: the feed''s present day; from_day null: to_day. Example: select * from coverage(''AAPL'', ''2025-11-24'', ''2025-11-28'').';
 
 create or replace function missing_minutes(symbol text, from_day date default null, to_day date default null)
 returns table (symbol text, day date, session text, starts timestamptz, ends timestamptz, minutes integer)
@@ -102,7 +107,7 @@ begin atomic
   from tickstock.passed_sessions(missing_minutes.from_day, missing_minutes.to_day) p
   cross join lateral unnest(tstzmultirange(tstzrange(p.starts, p.ends))
                             - tickstock.minutes_with_bars(missing_minutes.symbol, p.starts, p.ends)
-                            - tickstock.minutes_without_trades(missing_minutes.symbol, p.starts, p.ends)) r
+                            - tickstock.minutes_told(missing_minutes.symbol, p.starts, p.ends)) r
   order by lower(r);
 end;
 comment on function missing_minutes(text, date, date) is

@@ -76,7 +76,7 @@ begin
     commit;
   end loop;
   delete from public.ohlcv_revisions where ts < since;
-  delete from public.empty_minutes where ends <= since;
+  delete from public.backfills where ends <= since;
 end $$;
 comment on procedure drop_bars(timestamptz) is
   'Drops minute bars before this moment, in whole weeks. Their candles are brought up to date first, and stay for good; later bars, corrections and changes of the calendar in that time are refused. Call it outside a transaction block. Example: call drop_bars(now() - interval ''2 years'');';

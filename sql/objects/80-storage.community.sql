@@ -4,7 +4,7 @@ union all
 select replace(view_name, 'candles_', 'ohlcv_'), format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass
 from timescaledb_information.continuous_aggregates where view_schema = 'tickstock'
 union all
-select name, name::regclass from unnest(array['events', 'refused_bars', 'ohlcv_revisions', 'empty_minutes', 'trading_days',
+select name, name::regclass from unnest(array['events', 'refused_bars', 'ohlcv_revisions', 'backfills', 'trading_days',
                                               'tickstock.dirty', 'tickstock.scan_queue']) name;
 comment on view tickstock.storage is 'Which table holds the rows of which relation.';
 

@@ -70,9 +70,8 @@ class Market:
             # Not on minutes: what counts are the minutes that begin in it.
             first, last = change.starts - MINUTE / 2, keys[-1][1] + MINUTE / 3
             conn.execute(
-                "insert into empty_minutes (symbol, starts, ends, source) values (%s, %s, %s, 'REST')"
-                " on conflict (symbol, starts) do update"
-                " set ends = greatest(empty_minutes.ends, excluded.ends)",
+                "insert into backfills (symbol, starts, ends, source) values (%s, %s, %s, 'REST')"
+                " on conflict do nothing",
                 (change.symbol, first, last),
             )
             steps = range((keys[-1][1] - change.starts) // MINUTE + 1)
@@ -133,7 +132,7 @@ changes = st.builds(
 def test_counts_equal_the_oracle(
     conn: Connection[TupleRow], writing: list[Change], bounds: tuple[date, date]
 ) -> None:
-    conn.execute("truncate ohlcv_1min, ohlcv_revisions, empty_minutes")
+    conn.execute("truncate ohlcv_1min, ohlcv_revisions, backfills")
     market = Market()
     for change in writing:
         market.take(conn, change)

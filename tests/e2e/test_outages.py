@@ -1,8 +1,6 @@
 """The database or Redis gone for a while, a scanner killed: nothing is lost."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
 
 import pytest
 from psycopg import Connection
@@ -12,8 +10,6 @@ from tests.conftest import Engine
 from tickstock.db.connection import connect, fetch_value
 from tickstock.db.writer import Counts, write_bars
 from tickstock.embedded.redis import embedded_redis
-from tickstock.errors import DatabaseUnavailableError
-from tickstock.ingest import store
 from tickstock.simulator import Simulator
 
 from .channel import Channel
@@ -92,7 +88,7 @@ def test_bars_wait_for_a_database_that_is_gone_for_a_while(url: str) -> None:
             feed.send(*bars("A", range(10)))
             feed.send(*bars("B", range(10)))
             feed.await_received()
-            ingest.await_error("bars wait")
+            ingest.await_error("database gone")
             scan.await_error("database gone, will try again")
         until(url, STORED, 20)
         until(url, "select count(*) from events where timeframe = '1min'", 20)
@@ -100,23 +96,50 @@ def test_bars_wait_for_a_database_that_is_gone_for_a_while(url: str) -> None:
     assert ingest.counts == Counts(received=20, inserted=20)
 
 
-def test_who_stops_ingest_while_the_database_is_gone_hears_of_the_loss(
-    url: str, monkeypatch: pytest.MonkeyPatch
+def test_what_was_received_is_kept_when_ingest_is_stopped_while_the_database_is_gone(
+    url: str,
 ) -> None:
-    monkeypatch.setattr(store, "GRACE", 0.2)
-    stop = threading.Event()
-    bars_in_memory = [next(market(1, 5).minutes()).bars[0]]
-    with database_gone_after_connecting(url, stop) as opened:
-        stop.set()
-        with pytest.raises(DatabaseUnavailableError, match=r"^1 received bars could not be stored"):
-            opened.write(bars_in_memory, [])
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            with database_gone(url):
+                feed.send(*bars("A", range(10)))
+                feed.send(*bars("B", range(10)))
+                feed.await_received()
+                ingest.await_error("database gone")
+                assert ingest.stop() == 3
+            assert "is kept in" in ingest.errors[-1]
+            assert "the next ingest stores it" in ingest.errors[-1]
+        with running(*arguments, **settings) as again:
+            until(url, STORED, 20)
+            assert again.stop() == 0
+    until(url, "select reason from feed_stretches order by id desc limit 1", "ingest was stopped")
 
 
-@contextmanager
-def database_gone_after_connecting(url: str, stop: threading.Event) -> Iterator[store.Store]:
-    opened = store.Store(url, stop)
-    with database_gone(url):
-        yield opened
+def test_a_killed_ingest_leaves_its_spill_file_to_the_next_one(url: str) -> None:
+    settings = {
+        "TICKSTOCK_DATABASE_URL": url,
+        "MASSIVE_API_KEY": KEY,
+        "TICKSTOCK_SPILL_AFTER": "0",
+    }
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            with database_gone(url):
+                feed.send(*bars("A", range(10)))
+                feed.await_received()
+                ingest.await_error("database gone")
+                feed.send(*bars("B", range(10)))
+                feed.await_received()
+                ingest.await_error("it is kept in")
+                ingest.stop(signal.SIGKILL)
+        with running(*arguments, **settings) as again:
+            again.await_error("it is stored first")
+            until(url, STORED, 20)
+            assert again.stop() == 0
 
 
 def test_a_scanner_killed_again_and_again_finds_what_an_undisturbed_one_finds(

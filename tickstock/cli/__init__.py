@@ -13,6 +13,8 @@ COMMANDS = {
     "scan": "Find patterns in completed candles, until Ctrl-C.",
     "listen": "Print events as they come, until Ctrl-C.",
     "load": "Load the vendor's minute flat files.",
+    "gaps": "List what the feed still owes.",
+    "backfill": "Fill what the feed owes, or history, by REST or flat files.",
     "refresh": "Materialize the candles that have changed.",
     "simulate": "Be the feed: a local server that speaks the vendor's protocol.",
     "demo": "Run the whole pipeline on a simulated market.",

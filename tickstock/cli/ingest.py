@@ -1,66 +1,162 @@
 """`tickstock ingest`."""
 
+import hashlib
+import threading
+from pathlib import Path
+
 import click
 
 from tickstock.cli import options
+from tickstock.db.connection import connect
 from tickstock.db.source import database
+from tickstock.embedded.paths import data_dir
 from tickstock.feed import rest
 from tickstock.feed.client import FeedClient
-from tickstock.ingest.pipeline import Ingest
+from tickstock.feed.opening import redact_url
+from tickstock.feed.rest import RestClient
+from tickstock.feed.watchdog import PATIENCE, Watchdog
+from tickstock.ingest.fill import Filler
+from tickstock.ingest.inbox import MEMORY
+from tickstock.ingest.pipeline import Ingest, Listener
+from tickstock.ingest.symbols import SymbolsFile, read_symbols
+
+SMALL_PAGE = 10_000
+"""Bars in an answer of REST: parsing a larger one would hold up the thread that drains the socket."""
+SESSIONS = "select opens_at, closes_at from trading_days order by day"
 
 
 @click.command()
 @click.option(
     "--symbols",
-    required=True,
     envvar="TICKSTOCK_SYMBOLS",
     show_envvar=True,
     metavar="LIST",
     help="Tickers, separated by commas, or '*' for all.",
 )
-@options.feed_url
 @click.option(
-    "--rest-url",
-    envvar="TICKSTOCK_REST_URL",
+    "--symbols-file",
+    envvar="TICKSTOCK_SYMBOLS_FILE",
     show_envvar=True,
-    show_default=f"{rest.DEFAULT_URL} for the vendor's feeds",
-    metavar="URL",
-    help="REST API of the feed, asked at the start whether the market is open.",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File of tickers, a line each; # begins a comment. Change it, and the subscription follows.",
 )
+@options.feed_url
+@options.rest_url
+@options.calls_per_minute
 @options.api_key
 @options.database_url
 @options.redis_url
+@click.option(
+    "--silence-limit",
+    envvar="TICKSTOCK_SILENCE_LIMIT",
+    show_envvar=True,
+    type=click.FloatRange(min=0.1),
+    default=PATIENCE,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the feed may be silent in a regular session before another connection is tried.",
+)
+@click.option(
+    "--spill-after",
+    envvar="TICKSTOCK_SPILL_AFTER",
+    show_envvar=True,
+    type=click.IntRange(min=0),
+    default=MEMORY >> 20,
+    show_default=True,
+    metavar="MIB",
+    help="Memory for what waits for the database; beyond it a file below $TICKSTOCK_DATA_DIR is used.",
+)
 @options.verbosity
 def ingest(
-    symbols: str,
+    symbols: str | None,
+    symbols_file: Path | None,
     feed_url: str,
     rest_url: str | None,
+    calls_per_minute: int | None,
     api_key: str | None,
     database_url: str | None,
     redis_url: str | None,
+    silence_limit: float,
+    spill_after: int,
 ) -> None:
     """Store the feed's minute bars, until Ctrl-C.
 
     \b
     Example: MASSIVE_API_KEY=… tickstock ingest --symbols AAPL,TSLA
+             MASSIVE_API_KEY=… tickstock ingest --symbols-file watchlist.txt
     """
     if not api_key:
         raise click.UsageError(
             "no API key: set MASSIVE_API_KEY (or POLYGON_API_KEY). "
             "Without an account, try `tickstock demo` or `tickstock simulate`."
         )
+    tickers = _tickers(symbols, symbols_file)
+    with database(database_url) as source:
+
+        def make_client(listener: Listener, stop: threading.Event) -> FeedClient:
+            return FeedClient(
+                feed_url,
+                api_key,
+                tickers,
+                on_frame=listener.receive,
+                on_subscribed=listener.subscribed,
+                on_lost=listener.lost,
+                patience=listener.patience,
+                stop=stop,
+                ping_after=min(20.0, silence_limit / 2),
+                ping_timeout=min(10.0, silence_limit / 2),
+            )
+
+        rest_url = rest_url or rest.url_beside(feed_url)
+
+        def make_filler(stop: threading.Event) -> Filler:
+            assert rest_url
+            client = RestClient(
+                rest_url, api_key, stop=stop, calls_per_minute=calls_per_minute, page_limit=10_000
+            )
+            return Filler(source.url, client, stop, feed=feed_url)
+
+        pipeline = Ingest(
+            source.url,
+            make_client,
+            feed=redact_url(feed_url),
+            spill=spill_path(feed_url, source.url),
+            watchdog=_watchdog(source.url, silence_limit),
+            redis_url=redis_url,
+            make_filler=make_filler if rest_url else None,
+            memory=spill_after << 20,
+        )
+        options.stop_on_signals(pipeline.stop)
+        if symbols_file:
+            SymbolsFile(symbols_file, pipeline.client.change_symbols, pipeline.stop).start()
+        if rest_url:
+            rest.log_market_now(rest_url, api_key)
+        pipeline.run()
+
+
+def _tickers(symbols: str | None, file: Path | None) -> list[str]:
+    if (symbols is None) == (file is None):
+        raise click.UsageError(
+            "which symbols? Give either --symbols AAPL,TSLA (or '*') or --symbols-file FILE"
+        )
+    if file is not None:
+        return read_symbols(file)
+    assert symbols is not None
     tickers = [ticker.strip() for ticker in symbols.split(",") if ticker.strip()]
     if not tickers:
         raise click.UsageError(f"--symbols {symbols!r} names no ticker; try AAPL,TSLA or '*'")
-    with database(database_url) as source:
-        pipeline = Ingest(
-            source.url,
-            lambda on_frame, stop: FeedClient(
-                feed_url, api_key, tickers, on_frame=on_frame, stop=stop
-            ),
-            redis_url=redis_url,
+    return tickers
+
+
+def _watchdog(url: str, patience: float) -> Watchdog:
+    with connect(url, program="calendar") as conn:
+        return Watchdog(
+            [(opens, closes) for opens, closes in conn.execute(SESSIONS)], patience=patience
         )
-        options.stop_on_signals(pipeline.stop)
-        if rest_url := rest_url or rest.url_beside(feed_url):
-            rest.log_market_now(rest_url, api_key)
-        pipeline.run()
+
+
+def spill_path(feed_url: str, url: str) -> Path:
+    """Where what one feed sent for one database waits when memory is full."""
+    name = hashlib.sha256(f"{redact_url(feed_url)} {url}".encode()).hexdigest()[:12]
+    return data_dir() / "spill" / name

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from tickstock.feed import rest
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_FEED_URL = "wss://socket.massive.com/stocks"
@@ -37,6 +39,22 @@ feed_url = click.option(
     show_default=True,
     metavar="URL",
     help="WebSocket of the feed.",
+)
+rest_url = click.option(
+    "--rest-url",
+    envvar="TICKSTOCK_REST_URL",
+    show_envvar=True,
+    show_default=f"{rest.DEFAULT_URL} for the vendor's feeds",
+    metavar="URL",
+    help="REST API of the feed: what the stream left out is filled from there.",
+)
+calls_per_minute = click.option(
+    "--calls-per-minute",
+    envvar="TICKSTOCK_CALLS_PER_MINUTE",
+    show_envvar=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many calls of REST the plan allows (the free one: 5); no limit unless given.",
 )
 api_key = click.option(
     "--api-key",

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -78,9 +78,12 @@ class FeedClient:
     """Keeps a subscription to the feed alive and hands over every frame that comes.
 
     `on_frame(frame, received_at)` is called in the thread of `run` with the raw bytes and the time
-    of receipt (UTC); it must be quick, such as a queue's put. `symbols` are tickers, or `*`.
+    of receipt (UTC); it must be quick, such as a queue's put. So must `on_subscribed(symbols)`, called
+    when symbols have been asked for, on a connection or by `change_symbols`, and `on_lost(reason)`,
+    called when a connection with a subscription is lost. `symbols` are tickers, or `*`.
     All durations are in seconds: `answer_timeout` for each step of a connection's beginning, a
-    ping after `ping_after` of silence, a dead socket after `ping_timeout` more.
+    ping after `ping_after` of silence, a dead socket after `ping_timeout` more. A connection that
+    answers pings and sends no data for longer than `patience()` is given up; None is forever.
     Waits between connections follow `backoff`; `crowded_backoff` while another client has the key.
 
     Raises FeedUnreachableError for a URL that cannot be one, TickstockError for a bad symbol.
@@ -93,6 +96,9 @@ class FeedClient:
         symbols: Iterable[str],
         *,
         on_frame: Callable[[bytes, datetime], None],
+        on_subscribed: Callable[[Sequence[str]], None] = lambda _: None,
+        on_lost: Callable[[str], None] = lambda _: None,
+        patience: Callable[[], float | None] = lambda: None,
         stop: threading.Event,
         channel: str = "AM",
         fail_fast_at_start: bool = True,
@@ -116,9 +122,16 @@ class FeedClient:
         self.drop_count = 0
         self._url = url
         self._key = key
-        self._topics = protocol.topics(symbols, channel)
+        self._channel = channel
+        self._symbols = list(symbols)
+        self._topics = protocol.topics(self._symbols, channel)
+        self._wanted: list[str] | None = None
+        self._subscribed = False
         self._data_mark = f'"{channel}"'.encode()
         self._on_frame = on_frame
+        self._on_subscribed = on_subscribed
+        self._on_lost = on_lost
+        self._patience = patience
         self._stop = stop
         self._fail_fast = fail_fast_at_start
         self._answer_timeout = answer_timeout
@@ -138,6 +151,15 @@ class FeedClient:
         """Ask `run` to end, from any thread; it does so within a second or so."""
         self._stop.set()
 
+    def change_symbols(self, symbols: Iterable[str]) -> None:
+        """Subscribe to these from now on, and to no others; from any thread, within a moment.
+
+        Raises TickstockError for a bad symbol.
+        """
+        wanted = list(symbols)
+        protocol.topics(wanted, self._channel)
+        self._wanted = wanted
+
     def run(self) -> None:
         """Keep the subscription alive until `stop` is set.
 
@@ -149,6 +171,8 @@ class FeedClient:
                 try:
                     self._live()
                 except _DroppedError as drop:
+                    if self._subscribed:
+                        self._on_lost(str(drop))
                     self._wait(str(drop))
         finally:
             self._enter(State.STOPPED, "")
@@ -157,6 +181,7 @@ class FeedClient:
         """One connection, from its beginning to the stop event. Raises _DroppedError at a drop."""
         self._crowded_until = -math.inf
         self.acknowledged = 0
+        self._subscribed = False
         self._enter(State.CONNECTING, f"to {self._safe(redact_url(self._url))}")
         socket = self._open()
         if socket is None:
@@ -209,30 +234,69 @@ class FeedClient:
         return False
 
     def _subscribe(self, socket: FeedSocket) -> None:
+        self._take_wanted()
+        # Before it is sent: what comes by it must come after this.
+        self._subscribed = True
+        self._on_subscribed(self._symbols)
         with self._patient(socket):
             for message in protocol.subscribe_messages(self._topics):
                 socket.send(message)
         self._enter(State.STREAMING, f"{len(self._topics)} topics asked for")
 
+    def _resubscribe(self, socket: FeedSocket) -> None:
+        """What was subscribed and is wanted no more, what is wanted and was not subscribed."""
+        before = self._topics
+        self._take_wanted()
+        unwanted = [topic for topic in before if topic not in set(self._topics)]
+        new = [topic for topic in self._topics if topic not in set(before)]
+        if not unwanted and not new:
+            return
+        self._on_subscribed(self._symbols)
+        with self._patient(socket):
+            for message in protocol.unsubscribe_messages(unwanted):
+                socket.send(message)
+            for message in protocol.subscribe_messages(new):
+                socket.send(message)
+        log.info("feed: %d topics more, %d fewer", len(new), len(unwanted))
+
+    def _take_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            self._symbols = wanted
+            self._topics = protocol.topics(wanted, self._channel)
+
     def _drain(self, socket: FeedSocket) -> None:
         """Hand over every frame until stopped. Nothing here may take long, or parse data."""
         flowing = False
-        patience = time.monotonic() + self._answer_timeout
+        heard = time.monotonic()
+        patience = heard + self._answer_timeout
         for data in self._frames(socket):
+            if self._wanted is not None:
+                self._resubscribe(socket)
             if data is None:
                 if time.monotonic() > patience:
                     patience = math.inf
                     self._report_acknowledgements()
+                self._check_silence(time.monotonic() - heard)
                 continue
             received_at = datetime.now(UTC)
             self._hand_over(data, received_at)
             if b'"status"' in data:
                 self._judge(protocol.parse_frame(data, received_at).statuses)
-            if not flowing and self._data_mark in data:
-                # Not before: a crowded feed acknowledges everything and then cuts the connection.
-                flowing = True
-                self._backoff.reset()
-                self._crowded_backoff.reset()
+            if self._data_mark in data:
+                heard = time.monotonic()
+                if not flowing:
+                    # Not before: a crowded feed acknowledges everything and then cuts the connection.
+                    flowing = True
+                    self._backoff.reset()
+                    self._crowded_backoff.reset()
+
+    def _check_silence(self, silent: float) -> None:
+        patience = self._patience()
+        if patience is not None and silent > patience:
+            raise _DroppedError(
+                f"silent: no data for {silent:.0f} s of the regular session, though pings are answered"
+            )
 
     def _hand_over(self, data: bytes, received_at: datetime) -> None:
         self._on_frame(data, received_at)

@@ -6,6 +6,7 @@ What is asked and how the answer is read is said here; `tickstock.feed.http` get
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -117,6 +118,11 @@ class RestClient:
             rows += _results(answer)
         return _names(rows, "ticker")
 
+    def market_now(self) -> "MarketNow":
+        """Whether the market is open, and what time it is to the vendor."""
+        answer = self._api.get("/v1/marketstatus/now")
+        return MarketNow(str(answer.get("market", "unknown")), answer.get("serverTime"))
+
     def close(self) -> None:
         """Close idle connections."""
         self._api.close()
@@ -153,12 +159,9 @@ def url_beside(feed_url: str) -> str | None:
 def market_now(url: str, key: str) -> MarketNow:
     """Ask whether the market is open. TickstockError, without the key in it, when that fails."""
     # One try: the answer is worth a line in the log, not a wait.
-    api = Api(url, key, stop=threading.Event(), answer_timeout=STATUS_TIMEOUT, tries=1)
-    try:
-        answer = api.get("/v1/marketstatus/now")
-    finally:
-        api.close()
-    return MarketNow(str(answer.get("market", "unknown")), answer.get("serverTime"))
+    client = RestClient(url, key, stop=threading.Event(), answer_timeout=STATUS_TIMEOUT, tries=1)
+    with closing(client):
+        return client.market_now()
 
 
 def log_market_now(url: str, key: str) -> threading.Thread:

@@ -4,11 +4,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 
 from tickstock.bars import Bar
-from tickstock.redis import DATA_CHANNEL, RedisError, client
+from tickstock.ingest.ledger import Complete
+from tickstock.redis import DATA_CHANNEL, MINUTES_CHANNEL, RedisError, client
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ RETRY_AFTER = 2.0
 
 
 class Forwarder(threading.Thread):
-    """Publishes bars on the channel `tickstock_data`, as `symbol, timestamp, open … volume`.
+    """Publishes bars on the channel `tickstock_data`, as `symbol, timestamp, open … volume`, and the
+    minutes that are complete by them on `tickstock_minutes`, as `minute, bars`.
 
     Publish and subscribe keeps nothing for those who are away, and so does this: what Redis can't
     take for long is dropped and counted, never held against the pipeline.
@@ -30,18 +33,18 @@ class Forwarder(threading.Thread):
         self.forwarded = 0
         self.dropped = 0
         self._redis = client(url)
-        self._batches: deque[Sequence[Bar]] = deque()
+        self._batches: deque[_Batch] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
 
-    def offer(self, bars: Sequence[Bar]) -> None:
-        """Hand over a batch of stored bars; never blocks."""
+    def offer(self, bars: Sequence[Bar], complete: Sequence[Complete] = ()) -> None:
+        """Hand over a batch of stored bars, and the minutes complete by it; never blocks."""
         with self._changed:
-            self._batches.append(bars)
+            self._batches.append(_Batch(bars, complete))
             self._waiting += len(bars)
             while self._waiting > WAITING_LIMIT and len(self._batches) > 1:
-                self.dropped += len(self._take())
+                self.dropped += len(self._take().bars)
             self._changed.notify()
 
     def close(self) -> None:
@@ -57,41 +60,49 @@ class Forwarder(threading.Thread):
         while batch := self._next():
             self._publish(batch)
 
-    def _next(self) -> Sequence[Bar]:
+    def _next(self) -> "_Batch | None":
         """The oldest batch that waits, or nothing when it is time to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._batches or self._stopping.is_set())
-            return self._take() if self._batches else ()
+            return self._take() if self._batches else None
 
-    def _take(self) -> Sequence[Bar]:
-        bars = self._batches.popleft()
-        self._waiting -= len(bars)
-        return bars
+    def _take(self) -> "_Batch":
+        batch = self._batches.popleft()
+        self._waiting -= len(batch.bars)
+        return batch
 
-    def _publish(self, bars: Sequence[Bar]) -> None:
+    def _publish(self, batch: "_Batch") -> None:
         lost = False
         while True:
             try:
-                self._send(bars)
+                self._send(batch)
             except RedisError as error:
                 if not lost:
                     log.warning("Redis does not take bars, the table does: %s", error)
                 lost = True
                 if self._stopping.wait(RETRY_AFTER):
                     with self._changed:
-                        self.dropped += len(bars)
+                        self.dropped += len(batch.bars)
                     return
                 continue
             if lost:
                 log.warning("Redis takes bars again")
-            self.forwarded += len(bars)
+            self.forwarded += len(batch.bars)
             return
 
-    def _send(self, bars: Sequence[Bar]) -> None:
+    def _send(self, batch: "_Batch") -> None:
         with self._redis.pipeline(transaction=False) as pipeline:
-            for bar in bars:
+            for bar in batch.bars:
                 pipeline.publish(DATA_CHANNEL, payload(bar))
+            for minute in batch.complete:
+                told = {"minute": minute.ts, "bars": minute.bars}
+                pipeline.publish(MINUTES_CHANNEL, orjson.dumps(told, option=orjson.OPT_UTC_Z))
             pipeline.execute()
+
+
+class _Batch(NamedTuple):
+    bars: Sequence[Bar]
+    complete: Sequence[Complete]
 
 
 def payload(bar: Bar) -> bytes:

@@ -5,9 +5,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Self
+from zoneinfo import ZoneInfo
 
 import click
 import psycopg
@@ -22,6 +24,7 @@ from tickstock.feed.flatfiles import Consumed, read_blocks
 
 log = logging.getLogger(__name__)
 
+NEW_YORK = ZoneInfo("America/New_York")
 BLOCKS = 6
 """Blocks a transaction, some 100,000 bars: enough to be fast, and held in memory until it ends."""
 
@@ -67,6 +70,26 @@ def load_file(
             raise error
         raise TickstockError(f"{error.message} ({counts.received:,} bars before are in)") from error
     return counts
+
+
+def load_whole_day(conn: Connection[TupleRow], url: str, path: str) -> tuple[date, Counts]:
+    """Load the vendor's file of a day, and note in the feed's ledger that it told all of that day.
+
+    The day is New York's. Raises as `load_file` does, and for a file without bars; nothing is noted
+    then.
+    """
+    first = next((block for block in read_blocks(path) if block.latest), None)
+    if first is None:
+        raise TickstockError(f"{path} holds no bar: it tells nothing of any day")
+    day = datetime.fromisoformat(first.latest).astimezone(NEW_YORK).date()
+    ((_, counts),) = load_files(conn, url, [path])
+    starts, ends = (datetime.combine(d, time(), NEW_YORK) for d in (day, day + timedelta(days=1)))
+    conn.execute(
+        "select tickstock.settle('*', %s, %s, 'infinity', %s, %s)",
+        (starts, ends, Path(path).name, counts.received),
+    )
+    conn.execute("select tickstock.forget_told_by_all()")
+    return day, counts
 
 
 def _until_break(blocks: Iterator[Block], breaks: list[TickstockError]) -> Iterator[Block]:

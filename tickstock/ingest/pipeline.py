@@ -1,23 +1,31 @@
-"""`tickstock ingest`: drain the feed, parse, store, forward.
+"""`tickstock ingest`: drain the feed, parse, store, forward; fill what the feed left out.
 
-Two threads matter. One drains the socket into a queue and does nothing else, since the feed cuts off
-slow consumers. The other parses, stores and counts; while it waits for the database the queue grows.
+Two threads matter. One drains the socket into the inbox and does nothing else, since the feed cuts off
+slow consumers. The other parses, stores and counts; while it waits for the database the inbox grows.
+Beside them: candles are refreshed, stored bars go to Redis, gaps are filled by REST.
 """
 
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import orjson
 
 from tickstock.bars import Bar, Refusal
 from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts
+from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.client import FeedClient
 from tickstock.feed.protocol import parse_frame
+from tickstock.feed.watchdog import Watchdog
+from tickstock.ingest.fill import Filler
 from tickstock.ingest.forward import Forwarder
+from tickstock.ingest.inbox import MEMORY, Inbox, Item, Kind
 from tickstock.ingest.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,7 +35,17 @@ BATCH = 20_000
 REPORT_EVERY = 10.0
 """Seconds between two lines about progress."""
 
-Frames = queue.SimpleQueue[tuple[bytes, datetime]]
+
+class Listener(Protocol):
+    """Who hears of what comes from the feed, in the client's thread."""
+
+    def receive(self, frame: bytes, received_at: datetime) -> None: ...
+    def subscribed(self, symbols: Sequence[str]) -> None: ...
+    def lost(self, reason: str) -> None: ...
+    def patience(self) -> float | None: ...
+
+
+MakeClient = Callable[[Listener, threading.Event], FeedClient]
 
 
 class _Batch(NamedTuple):
@@ -36,24 +54,38 @@ class _Batch(NamedTuple):
 
 
 class Ingest:
-    """One feed into one database. `make_client` gets the sink for frames and the stop event."""
+    """One feed into one database. `make_client` gets who listens to it, and the stop event.
+
+    `feed` is the feed's address without secrets. What waits for the database does so in `memory`
+    bytes, and beyond that in the file that `spill` names.
+    """
 
     def __init__(
         self,
         url: str,
-        make_client: Callable[[Callable[[bytes, datetime], None], threading.Event], FeedClient],
+        make_client: MakeClient,
         *,
+        feed: str,
+        spill: Path,
+        watchdog: Watchdog | None = None,
         redis_url: str | None = None,
+        make_filler: Callable[[threading.Event], Filler] | None = None,
         refresh_every: float = 10.0,
+        memory: int = MEMORY,
     ) -> None:
         self.stop = threading.Event()
         self.ignored = 0
         """Well-formed events of kinds that are not stored."""
-        self._frames: Frames = queue.SimpleQueue()
-        self._client = make_client(self._receive, self.stop)
+        self._feed = feed
+        self._watchdog = watchdog
         self._store = Store(url, self.stop)
+        self._inbox = Inbox(spill.parent, spill.name, memory=memory)
+        self._symbols: Sequence[str] = ()
+        self._overflowed = False
+        self.client = make_client(self, self.stop)
         self._forwarder = Forwarder(redis_url) if redis_url else None
         self._upkeep = UpkeepWorker(url, self.stop, interval=refresh_every)
+        self._filler = make_filler(self.stop) if make_filler else None
         self._failure: Exception | None = None
         self._feed_time: datetime | None = None
 
@@ -66,7 +98,7 @@ class Ingest:
 
         Raises FeedRefusedError or FeedUnreachableError when the feed refuses for good, and
         DatabaseUnavailableError when received bars could not be stored; in either case all that can
-        be stored has been.
+        be stored has been, and the rest waits in the spill file for the next ingest.
         """
         drain = threading.Thread(target=self._drain, name="drain", daemon=True)
         drain.start()
@@ -75,61 +107,121 @@ class Ingest:
             self._forwarder.start()
         else:
             log.info("no Redis: bars are not forwarded (set TICKSTOCK_REDIS_URL)")
+        if self._filler:
+            self._filler.start()
+        else:
+            log.info("no REST API: gaps stay owed (set TICKSTOCK_REST_URL)")
         try:
             self._work(drain)
+        except DatabaseUnavailableError as error:
+            drain.join(timeout=10)  # we were asked to stop, and so was it
+            self._failure = self._kept(error)
         finally:
             self.stop.set()
             self._finish()
         if self._failure:
             raise self._failure
 
+    def _kept(self, error: DatabaseUnavailableError) -> DatabaseUnavailableError:
+        """The error, and where what could not be stored is kept."""
+        if not (path := self._inbox.keep()):
+            return error
+        return DatabaseUnavailableError(
+            f"{error.message} What has been received is kept in {path}: the next ingest stores it."
+        )
+
+    # What the client tells, in its thread.
+
+    def receive(self, frame: bytes, received_at: datetime) -> None:
+        self._put(Item(Kind.FRAME, received_at, frame))
+
+    def subscribed(self, symbols: Sequence[str]) -> None:
+        changed, self._symbols = bool(self._symbols), symbols
+        self._put(self._subscription(Kind.CHANGED if changed else Kind.OPENED))
+
+    def lost(self, reason: str) -> None:
+        self._symbols = ()
+        if self._watchdog and reason.startswith("silent"):
+            self._watchdog.lost()
+        self._put(Item(Kind.LOST, datetime.now(UTC), reason.encode()))
+
+    def patience(self) -> float | None:
+        return self._watchdog.patience() if self._watchdog else None
+
+    def _put(self, item: Item) -> None:
+        if self._overflowed:
+            # The ledger must know that something is missing here, before anything else comes.
+            reason = Item(Kind.LOST, item.at, b"neither memory nor disk could take more")
+            if not (self._inbox.put(reason) and self._inbox.put(self._subscription(Kind.OPENED))):
+                return
+        self._overflowed = not self._inbox.put(item)
+
+    def _subscription(self, kind: Kind) -> Item:
+        everything = "*" in self._symbols
+        data = orjson.dumps(None if everything else list(self._symbols))
+        return Item(kind, datetime.now(UTC), data)
+
     def _drain(self) -> None:
         try:
-            self._client.run()
+            self.client.run()
         except Exception as error:  # carried over to the main thread, which reports it
             self._failure = error
         finally:
             self.stop.set()
 
-    def _receive(self, frame: bytes, received_at: datetime) -> None:
-        self._frames.put((frame, received_at))
+    # What becomes of it, in the main thread.
 
     def _work(self, drain: threading.Thread) -> None:
         report_at = time.monotonic() + REPORT_EVERY
-        while drain.is_alive() or not self._frames.empty():
-            batch = self._gather()
+        while drain.is_alive() or not self._inbox.empty:
+            batch, told = self._gather()
             if batch.bars or batch.refusals:
                 self._write(batch)
+            if told:
+                self._note(told)
+            self._inbox.stored()
             if time.monotonic() >= report_at:
                 self._report()
                 report_at = time.monotonic() + REPORT_EVERY
+        with suppress(DatabaseUnavailableError):  # to the ledger, it is as if we had been killed
+            self._store.close_stretch("ingest was stopped", intended=True)
 
-    def _gather(self) -> _Batch:
-        """What has arrived, up to a batch; waits a moment for the first frame."""
+    def _gather(self) -> tuple[_Batch, Item | None]:
+        """What has arrived, up to a batch or to what tells of the connection; waits for the first."""
         batch = _Batch([], [])
         wait = 0.2
         while len(batch.bars) < BATCH:
-            try:
-                data, received_at = (
-                    self._frames.get(timeout=wait) if wait else self._frames.get_nowait()
-                )
-            except queue.Empty:
+            item = self._inbox.take(wait)
+            if item is None:
                 break
+            if item.kind is not Kind.FRAME:
+                return batch, item
             wait = 0.0
-            frame = parse_frame(data, received_at)
+            frame = parse_frame(item.data, item.at)
             batch.bars.extend(frame.bars)
             batch.refusals.extend(frame.refusals)
             self.ignored += frame.ignored
-        return batch
+        return batch, None
 
     def _write(self, batch: _Batch) -> None:
         stored = self._store.write(batch.bars, batch.refusals)
-        if stored:
-            self._feed_time = max(bar.ts for bar in stored)
+        if stored.bars:
+            self._feed_time = max(bar.ts for bar in stored.bars)
+            if self._watchdog:
+                self._watchdog.heard(self._feed_time)
             if self._forwarder:
-                self._forwarder.offer(stored)
+                self._forwarder.offer(stored.bars, stored.complete)
         for refusal in batch.refusals[:3]:
             log.warning("refused: %s (kept in refused_bars)", refusal.reason)
+
+    def _note(self, told: Item) -> None:
+        """The subscription began, was lost, or changed: the ledger keeps it."""
+        if told.kind is Kind.LOST:
+            self._store.close_stretch(told.data.decode(), intended=False)
+            return
+        if told.kind is Kind.CHANGED:
+            self._store.close_stretch("the symbols were changed", intended=True)
+        self._store.open_stretch(self._feed, "AM", orjson.loads(told.data))
 
     def _report(self) -> None:
         log.info("%s", self.summary())
@@ -138,15 +230,20 @@ class Ingest:
         """One line: what became of the bars, and what is waiting."""
         c = self.counts
         at = f"{self._feed_time:%Y-%m-%d %H:%M} UTC" if self._feed_time else "no bar yet"
+        waiting = f"{self._inbox.waiting:,} frames waiting"
+        if self._inbox.spilled:
+            waiting += f" and {self._inbox.spilled / 2**20:,.1f} MiB in the spill file"
         return (
             f"{c.received:,} received = {c.inserted:,} new + {c.replaced:,} replaced"
-            f" + {c.unchanged:,} unchanged + {c.refused:,} refused;"
-            f" {self._frames.qsize():,} frames waiting; feed at {at}"
+            f" + {c.unchanged:,} unchanged + {c.refused:,} refused; {waiting}; feed at {at}"
         )
 
     def _finish(self) -> None:
         if self._forwarder:
             self._forwarder.close()
-        self._upkeep.join(timeout=5)
+        for thread in (self._upkeep, self._filler):
+            if thread:
+                thread.join(timeout=5)
         self._store.close()
+        self._inbox.close()
         log.info("%s", self.summary())

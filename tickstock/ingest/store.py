@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import psycopg
 from psycopg import Connection
@@ -11,15 +12,27 @@ from psycopg.rows import TupleRow
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
 from tickstock.db.connection import connect, first_line, require_schema
-from tickstock.db.writer import Counts, Written, write_bars
+from tickstock.db.writer import Counts, write_bars
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
+from tickstock.ingest.ledger import Complete, Stretch
 
 log = logging.getLogger(__name__)
 
 SOURCE = "feed"
 GRACE = 10.0
 """Seconds that a database which is gone is waited for once we were asked to stop."""
+
+Result = TypeVar("Result")
+
+
+class Stored(NamedTuple):
+    """What became of a batch."""
+
+    bars: list[Bar]
+    """Those that were possible."""
+    complete: list[Complete]
+    """Minutes that the feed's clock has passed by it."""
 
 
 class Store:
@@ -29,6 +42,7 @@ class Store:
         self.counts = Counts()
         self._url = url
         self._stop = stop
+        self._stretch: Stretch | None = None
         self._conn: Connection[TupleRow] | None = connect(url, program="ingest")
         require_schema(self._conn)
 
@@ -36,51 +50,86 @@ class Store:
         if self._conn is not None:
             self._conn.close()
 
-    def write(self, bars: Sequence[Bar], refusals: Sequence[Refusal]) -> list[Bar]:
-        """Write a batch, waiting for the database if need be. Returns the bars that were possible.
+    def open_stretch(self, feed: str, channel: str, symbols: Sequence[str] | None) -> None:
+        """A subscription begins: what is written from here on came by it."""
+        self.close_stretch("ingest was killed", intended=False)
+        self._stretch = self._persist(
+            lambda conn: Stretch(conn, feed, channel, symbols), "the feed's ledger"
+        )
+
+    def close_stretch(self, reason: str, *, intended: bool) -> None:
+        """The subscription has ended, if there is one; `intended`: by the operator's wish."""
+        stretch, self._stretch = self._stretch, None
+        if stretch is not None:
+            self._persist(
+                lambda conn: stretch.close(conn, reason, intended=intended), "the feed's ledger"
+            )
+
+    def write(self, bars: Sequence[Bar], refusals: Sequence[Refusal]) -> Stored:
+        """Write a batch, waiting for the database if need be.
 
         Raises DatabaseUnavailableError only when asked to stop while the database is gone.
         """
         try:
-            written = self._persist(bars, refusals)
+            counts, stored = self._persist(
+                lambda conn: self._write(conn, bars, refusals), f"{len(bars)} bars"
+            )
         except psycopg.DataError as error:
             return self._write_without_poison(bars, refusals, error)
-        self.counts = self.counts.plus(written.counts)
-        return [bar for row, bar in enumerate(bars) if row not in written.refused_rows]
+        self.counts = self.counts.plus(counts)
+        if self._stretch is not None:
+            self._stretch.commit(stored.bars)
+        return stored
+
+    def _write(
+        self, conn: Connection[TupleRow], bars: Sequence[Bar], refusals: Sequence[Refusal]
+    ) -> tuple[Counts, Stored]:
+        with conn.transaction():
+            written = write_bars(conn, bars, source=SOURCE, refusals=refusals)
+            possible = [bar for row, bar in enumerate(bars) if row not in written.refused_rows]
+            complete = self._stretch.extend(conn, possible) if self._stretch else []
+        return written.counts, Stored(possible, complete)
 
     def _write_without_poison(
         self, bars: Sequence[Bar], refusals: Sequence[Refusal], error: psycopg.DataError
-    ) -> list[Bar]:
+    ) -> Stored:
         """The database can't even read some bar of the batch: find it by halving, refuse it alone."""
         if len(bars) > 1:
             middle = len(bars) // 2
-            return [*self.write(bars[:middle], refusals), *self.write(bars[middle:], ())]
+            first = self.write(bars[:middle], refusals)
+            second = self.write(bars[middle:], ())
+            return Stored(first.bars + second.bars, first.complete + second.complete)
         if not bars:
             raise error
         payload = repr(tuple(bars[0]))[:PAYLOAD_LIMIT]
         return self.write((), [*refusals, Refusal(SOURCE, first_line(error), payload)])
 
-    def _persist(self, bars: Sequence[Bar], refusals: Sequence[Refusal]) -> Written:
+    def _persist(self, work: Callable[[Connection[TupleRow]], Result], what: str) -> Result:
+        """Do it, however often the database goes away meanwhile."""
         backoff = Backoff(first=0.2, cap=5.0)
         deadline = None
         while True:
             try:
-                if self._conn is None or self._conn.closed:
-                    self._conn = connect(self._url, program="ingest")
-                return write_bars(self._conn, bars, source=SOURCE, refusals=refusals)
+                return work(self._connection())
             except (psycopg.OperationalError, DatabaseUnavailableError) as error:
                 self._drop_connection()
                 if self._stop.is_set():
                     deadline = deadline or time.monotonic() + GRACE
                     if time.monotonic() > deadline:
                         raise DatabaseUnavailableError(
-                            f"{len(bars)} received bars could not be stored, the database is gone: "
-                            f"{first_line(error)}. `tickstock load` the day's file once it is out."
+                            f"{what} could not be stored, the database is gone: {first_line(error)}."
                         ) from error
-                log.warning("database gone, %d bars wait: %s", len(bars), first_line(error))
+                log.warning("database gone, %s wait: %s", what, first_line(error))
                 time.sleep(backoff.next()) if self._stop.is_set() else self._stop.wait(
                     backoff.next()
                 )
+
+    def _connection(self) -> Connection[TupleRow]:
+        if self._conn is None or self._conn.closed:
+            self._conn = connect(self._url, program="ingest")
+            if self._stretch is not None:
+                self._stretch.hold(self._conn)
+        return self._conn
 
     def _drop_connection(self) -> None:
         if self._conn is not None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,7 +22,7 @@ from tickstock.feed.minutes import regular_hours
 from tickstock.simulator.events import Encoder, Event, Frame, frames
 from tickstock.simulator.faults import CONNECTION_FAULTS, Faults, check
 from tickstock.simulator.history import History
-from tickstock.simulator.market import Market, Minute
+from tickstock.simulator.market import NEW_YORK, Market, Minute
 from tickstock.simulator.rest import RestApi
 from tickstock.simulator.session import CHANNELS, EVERY_SYMBOL, Session, Terms
 from tickstock.simulator.tape import MINUTE_MS, Tape
@@ -358,6 +358,9 @@ class Simulator:
                 await self._pass(minute, encoder.encode(minute))
             self._send(self.faults.remains())
             await self._flush()
+            if self.clock is not None:
+                # REST's clock goes on: the day is over, what there is now is final.
+                self.clock = _midnight_after(self.clock)
         except Exception as error:
             _log.exception("the simulated market failed")
             self.error = error
@@ -461,6 +464,11 @@ class Simulator:
             return TickstockError(f"{where} is in use; choose another, or 0 for any that is free")
         cause = getattr(error, "strerror", None) or error
         return TickstockError(f"{where}: cannot listen there ({cause}); choose another")
+
+
+def _midnight_after(ts: datetime) -> datetime:
+    day = ts.astimezone(NEW_YORK).date() + timedelta(days=1)
+    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
 
 
 def _next(minutes: Iterator[Minute]) -> Minute | None:

@@ -1,0 +1,186 @@
+-- What the live feed has covered, and what it still owes. All in the feed's own time.
+--
+-- A bar may come, and change, up to a quarter of an hour late. So a stretch of the live feed covers its
+-- minutes from a quarter of an hour after its first bar (that one may have been late, and the minutes
+-- before it had gone by) to a quarter of an hour before its last one (their corrections were missed).
+
+create or replace function tickstock.late() returns interval
+language sql immutable parallel safe return interval '15 minutes';
+comment on function tickstock.late() is 'How late a bar may come, or be corrected.';
+
+-- Number of our advisory locks, with the id of the stretch as the second one.
+create or replace function tickstock.stretch_lock() returns integer
+language sql immutable parallel safe return 815201;
+comment on function tickstock.stretch_lock() is 'First key of the advisory lock that the writer of a stretch holds; the second is the id of the stretch.';
+
+create or replace view feed_live as
+select s.id, s.feed, s.channel, s.symbols, s.starts, s.latest, s.bars, s.opened_at, s.closed_at, s.reason, s.intended,
+  a.alive,
+  case when s.starts + tickstock.late() + interval '1 minute' < s.latest - case when a.alive then interval '0' else tickstock.late() end
+    then tstzrange(s.starts + tickstock.late() + interval '1 minute', s.latest - case when a.alive then interval '0' else tickstock.late() end)
+    else 'empty' end as covered
+from feed_stretches s
+cross join lateral (
+  select s.closed_at is null and exists (
+    select from pg_catalog.pg_locks l
+    where l.locktype = 'advisory' and l.classid = tickstock.stretch_lock()::oid and l.objid = s.id::oid and l.objsubid = 2
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())) as alive
+) a;
+comment on view feed_live is
+  'Stretches of the live feed, as in feed_stretches; whether they are being written now; and covered: the minutes of which all bars and their corrections have come (empty: none for sure).';
+
+create or replace function tickstock.open_stretch(feed text, channel text, symbols text[]) returns bigint
+language sql
+begin atomic
+  insert into public.feed_stretches (feed, channel, symbols) values (open_stretch.feed, open_stretch.channel, open_stretch.symbols)
+  returning id;
+end;
+comment on function tickstock.open_stretch(text, text, text[]) is 'A subscription begins; symbols null: to all.';
+
+create or replace function tickstock.hold_stretch(id bigint) returns void
+language sql
+begin atomic
+  select case when not exists (
+      select from pg_catalog.pg_locks l
+      where l.pid = pg_backend_pid() and l.locktype = 'advisory' and l.objsubid = 2
+        and l.classid = tickstock.stretch_lock()::oid and l.objid = hold_stretch.id::oid)
+    then pg_advisory_lock_shared(tickstock.stretch_lock(), hold_stretch.id::integer) end;
+end;
+comment on function tickstock.hold_stretch(bigint) is 'This session writes the stretch, for as long as it lasts: until then it is alive.';
+
+create or replace function tickstock.extend_stretch(id bigint, first timestamptz, latest timestamptz, bars bigint) returns void
+language sql
+begin atomic
+  update public.feed_stretches s
+  set starts = coalesce(s.starts, first), latest = greatest(s.latest, extend_stretch.latest), bars = s.bars + extend_stretch.bars
+  where s.id = extend_stretch.id;
+end;
+comment on function tickstock.extend_stretch(bigint, timestamptz, timestamptz, bigint) is
+  'Bars have come by a stretch: the start of the first one, of the latest one, and their number.';
+
+create or replace function tickstock.close_stretch(id bigint, reason text, intended boolean) returns void
+language sql
+begin atomic
+  update public.feed_stretches s
+  set closed_at = clock_timestamp(), reason = close_stretch.reason, intended = close_stretch.intended
+  where s.id = close_stretch.id and s.closed_at is null;
+end;
+comment on function tickstock.close_stretch(bigint, text, boolean) is 'A stretch has ended; intended: by the operator''s wish.';
+
+create or replace function tickstock.owed(until timestamptz)
+returns table (symbol text, starts timestamptz, ends timestamptz)
+language sql stable
+begin atomic
+  with time as (
+    -- Nothing is promised of the hours when the market is closed.
+    select max(least(s.ends, owed.until)) as until from public.sessions s
+    where s.day between (owed.until at time zone 'America/New_York')::date - 10 and (owed.until at time zone 'America/New_York')::date
+      and s.starts < owed.until
+  ), wish as materialized (
+    select w.symbol, l.id, l.starts, l.latest, l.covered, l.alive, l.intended
+    from public.feed_live l cross join lateral unnest(coalesce(l.symbols, array['*'])) w (symbol)
+  ), promise as (
+    -- From the first bar that ever came for the symbol, to where its newest stretch has come; beyond
+    -- that one, if it ended otherwise than it was meant to.
+    select w.symbol, min(w.starts) as starts,
+      (array_agg(case when w.alive and w.latest is not null then w.latest
+                      when w.intended then null else (select until from time) end order by w.id desc))[1] as ends,
+      max(w.latest) + interval '1 minute' as at_least,
+      (array_agg(w.alive and w.latest is not null order by w.id desc))[1] as goes_on,
+      range_agg(w.covered) as covered
+    from wish w group by w.symbol having min(w.starts) is not null
+  ), told as (
+    select b.symbol, range_agg(tstzrange(b.starts, b.ends)) as stretches
+    from public.backfills b where b.settled group by b.symbol
+  )
+  select p.symbol, lower(r.stretch), upper(r.stretch)
+  from promise p
+  left join told t on t.symbol = p.symbol
+  left join told everyones on everyones.symbol = '*' and p.symbol <> '*'
+  left join promise all_symbols on all_symbols.symbol = '*' and p.symbol <> '*'
+  cross join lateral (select case when p.goes_on then p.ends else greatest(p.at_least, p.ends) end as ends) e
+  cross join lateral unnest(
+    tstzmultirange(tstzrange(p.starts, greatest(p.starts, e.ends)))
+    - p.covered - coalesce(all_symbols.covered, '{}') - coalesce(t.stretches, '{}') - coalesce(everyones.stretches, '{}')) r (stretch);
+end;
+comment on function tickstock.owed(timestamptz) is
+  'What was promised and neither covered live nor told by another source, per symbol (* stands for all symbols); until: the feed''s time now, for subscriptions that were lost and have not come back.';
+
+create or replace view feed_gaps as
+select o.symbol, o.starts, o.ends, (extract(epoch from o.ends - o.starts) / 60)::integer as minutes,
+  (select max(b.asked_at) from backfills b
+   where b.symbol = o.symbol and not b.settled and tstzrange(b.starts, b.ends) && tstzrange(o.starts, o.ends)) as asked_at,
+  (select s.reason from feed_stretches s
+   where s.closed_at is not null and not s.intended and s.latest between o.starts and o.ends + tickstock.late()
+     and (s.symbols is null or o.symbol = any (s.symbols))
+   order by s.id desc limit 1) as reason
+from tickstock.owed(feed_clock()) o;
+comment on view feed_gaps is
+  'What the feed still owes: stretches that were promised by a subscription, and neither covered live nor told by another source. symbol *: all symbols. asked_at: when it was last asked for, too early to be settled. tickstock backfill fills them.';
+
+create or replace function tickstock.settle(told_symbol text, starts timestamptz, ends timestamptz, final_before timestamptz,
+                                            source text, bars bigint) returns void
+language plpgsql
+as $$
+begin
+  -- What was asked in vain so far is now told, or will be asked again by these bounds.
+  delete from public.backfills b
+  where b.symbol = told_symbol and not b.settled and tstzrange(b.starts, b.ends) && tstzrange(settle.starts, settle.ends);
+  insert into public.backfills as b (symbol, starts, ends, source, bars, settled)
+  select told_symbol, s.starts, s.ends, settle.source, settle.bars, s.settled
+  from (values (settle.starts, least(settle.ends, final_before), true),
+               (greatest(settle.starts, final_before), settle.ends, false)) s (starts, ends, settled)
+  where s.starts < s.ends
+  on conflict on constraint backfills_pkey do update
+  set source = excluded.source, bars = excluded.bars, settled = b.settled or excluded.settled, asked_at = excluded.asked_at;
+end $$;
+comment on function tickstock.settle(text, timestamptz, timestamptz, timestamptz, text, bigint) is
+  'A source has told all bars of a symbol (* for all symbols) from starts up to ends; those before final_before for good.';
+
+create or replace function tickstock.complete_minute(stretch bigint, ts timestamptz, bars integer) returns void
+language plpgsql
+as $$
+begin
+  insert into public.minutes_complete as m (ts, stretch, bars)
+  values (complete_minute.ts, complete_minute.stretch, complete_minute.bars)
+  on conflict on constraint minutes_complete_pkey do nothing;
+  perform pg_notify('tickstock_minutes', json_build_object(
+    'minute', to_char(complete_minute.ts at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'bars', complete_minute.bars,
+    'stretch', complete_minute.stretch)::text);
+end $$;
+comment on function tickstock.complete_minute(bigint, timestamptz, integer) is
+  'The feed''s clock has passed a minute: writes it down, and notifies on tickstock_minutes.';
+
+create or replace function tickstock.askable(until timestamptz)
+returns table (symbol text, starts timestamptz, ends timestamptz)
+language sql stable
+begin atomic
+  select o.symbol, min(o.starts), max(o.ends)
+  from (select o.symbol, o.starts, least(o.ends, date_trunc('minute', askable.until)) as ends from tickstock.owed(askable.until) o) o
+  where o.starts < o.ends
+    -- By now it is final, or it is new, or an outage has gone on for long.
+    and (o.ends + tickstock.late() <= askable.until
+         or not exists (select from public.backfills b
+                        where b.symbol = o.symbol and not b.settled
+                          and tstzrange(b.starts, b.ends) && tstzrange(o.starts, o.ends) and b.ends > o.ends - tickstock.late()))
+  group by o.symbol
+  order by max(o.ends) desc, o.symbol;
+end;
+comment on function tickstock.askable(timestamptz) is
+  'What another source should be asked for now, newest first: for each symbol (* stands for all symbols) a stretch that holds all that is owed, unless it was asked for a moment ago. until: the time of that source''s clock.';
+
+create or replace function tickstock.forget_told_by_all() returns void
+language sql
+begin atomic
+  delete from public.backfills b using public.backfills e
+  where e.symbol = '*' and e.settled and b.symbol <> '*' and b.starts >= e.starts and b.ends <= e.ends;
+end;
+comment on function tickstock.forget_told_by_all() is
+  'What was told of all symbols need not be remembered for each of them.';
+
+create or replace function tickstock.symbols_since(since timestamptz) returns setof text
+language sql stable
+begin atomic
+  select distinct b.symbol from public.ohlcv_1min b where b.ts >= symbols_since.since;
+end;
+comment on function tickstock.symbols_since(timestamptz) is 'Symbols of which a bar is stored from this moment on.';

@@ -1,0 +1,200 @@
+"""What the feed owes, against an oracle that counts minutes one by one."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.e2e.program import until
+from tickstock.db.connection import connect, fetch_value
+
+START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
+LATE = 15
+END = 150
+"""Minutes after START that are told apart."""
+
+
+class Stretch(NamedTuple):
+    symbols: list[str] | None
+    starts: int | None
+    latest: int | None
+    end: Literal["lost", "intended", "killed"]
+
+    def covers(self, alive: bool) -> set[int]:
+        if self.starts is None or self.latest is None:
+            return set()
+        return set(range(self.starts + LATE + 1, self.latest - (0 if alive else LATE)))
+
+
+class Told(NamedTuple):
+    symbol: str
+    starts: int
+    ends: int
+    final_before: int
+
+
+minutes = st.integers(0, END - 20)
+symbols = st.none() | st.lists(st.sampled_from(["A", "B"]), min_size=1, max_size=2, unique=True)
+ends = st.sampled_from(["lost", "intended", "killed"])
+with_data = st.builds(
+    lambda s, starts, length, end: Stretch(s, starts, starts + length, end),
+    symbols,
+    minutes,
+    st.integers(0, 60),
+    ends,
+)
+silent = st.builds(Stretch, symbols, st.none(), st.none(), ends)
+told = st.builds(
+    lambda s, starts, length, final: Told(s, starts, starts + length, final),
+    st.sampled_from(["A", "B", "*"]),
+    minutes,
+    st.integers(1, 60),
+    st.integers(0, END),
+)
+
+
+def owed_by_counting(
+    stretches: list[Stretch], alive: bool, backfills: list[Told], until: int
+) -> set[tuple[str, int, int]]:
+    """`alive`: the last stretch goes on."""
+    goes_on = [False] * (len(stretches) - 1) + [alive]
+    found: set[tuple[str, int, int]] = set()
+    for symbol in {s for stretch in stretches for s in stretch.symbols or ["*"]}:
+        own = [s for s in stretches if symbol in (s.symbols or ["*"])]
+        if not any(s.starts is not None for s in own):
+            continue
+        newest = own[-1]
+        newest_alive = alive and newest is stretches[-1]
+        first = min(s.starts for s in own if s.starts is not None)
+        beyond = max(s.latest for s in own if s.latest is not None) + 1
+        if newest_alive and newest.latest is not None:
+            beyond = max(newest.latest, first)
+        elif newest_alive or newest.end != "intended":
+            beyond = max(beyond, until)
+        minutes = set(range(first, beyond))
+        for stretch, on in zip(stretches, goes_on, strict=True):
+            if stretch in own or stretch.symbols is None:
+                minutes -= stretch.covers(on)
+        for each in backfills:
+            if each.symbol in (symbol, "*"):
+                minutes -= set(range(each.starts, min(each.ends, each.final_before)))
+        found |= {(symbol, *run) for run in runs(minutes)}
+    return found
+
+
+def runs(minutes: Iterable[int]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for minute in sorted(minutes):
+        if found and found[-1][1] == minute:
+            found[-1] = (found[-1][0], minute + 1)
+        else:
+            found.append((minute, minute + 1))
+    return found
+
+
+def ts(minute: int | None) -> datetime | None:
+    return None if minute is None else START + timedelta(minutes=minute)
+
+
+def write(
+    conn: Connection[TupleRow], stretches: list[Stretch], alive: bool, backfills: list[Told]
+) -> None:
+    conn.execute("truncate feed_stretches, minutes_complete, backfills restart identity")
+    conn.execute("select pg_advisory_unlock_all()")
+    for number, stretch in enumerate(stretches, 1):
+        stretch_id = fetch_value(
+            conn, "select tickstock.open_stretch('ws://x', 'AM', %s)", stretch.symbols
+        )
+        if stretch.starts is not None:
+            conn.execute(
+                "select tickstock.extend_stretch(%s, %s, %s, 1)",
+                (stretch_id, ts(stretch.starts), ts(stretch.latest)),
+            )
+        if alive and number == len(stretches):
+            conn.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
+        elif stretch.end != "killed":
+            intended = stretch.end == "intended"
+            conn.execute("select tickstock.close_stretch(%s, 'over', %s)", (stretch_id, intended))
+    for each in backfills:
+        conn.execute(
+            "select tickstock.settle(%s, %s, %s, %s, 'test', 0)",
+            (each.symbol, ts(each.starts), ts(each.ends), ts(each.final_before)),
+        )
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    stretches=st.lists(with_data | silent, min_size=1, max_size=6),
+    alive=st.booleans(),
+    backfills=st.lists(told, max_size=4),
+    until=st.integers(0, END),
+)
+def test_owed_is_what_was_promised_and_neither_covered_nor_told(
+    conn: Connection[TupleRow],
+    stretches: list[Stretch],
+    alive: bool,
+    backfills: list[Told],
+    until: int,
+) -> None:
+    write(conn, stretches, alive, backfills)
+    rows = conn.execute("select * from tickstock.owed(%s)", (ts(until),)).fetchall()
+    minute = timedelta(minutes=1)
+    found = [(s, (a - START) // minute, (b - START) // minute) for s, a, b in rows]
+    assert sorted(found) == sorted(owed_by_counting(stretches, alive, backfills, until))
+
+
+def test_what_was_asked_too_early_is_asked_again(conn: Connection[TupleRow]) -> None:
+    write(conn, [Stretch(["A"], 0, 60, "lost")], False, [Told("A", 40, 60, 50)])
+    rows = conn.execute("select starts, ends, settled from backfills order by starts").fetchall()
+    assert rows == [(ts(40), ts(50), True), (ts(50), ts(60), False)]
+    conn.execute("select tickstock.settle('A', %s, %s, %s, 'test', 3)", (ts(45), ts(60), ts(75)))
+    rows = conn.execute("select starts, ends, settled from backfills order by starts").fetchall()
+    assert rows == [(ts(40), ts(50), True), (ts(45), ts(60), True)]
+
+
+def test_the_view_tells_why_and_how_much(conn: Connection[TupleRow]) -> None:
+    write(conn, [Stretch(["A"], 0, 60, "lost"), Stretch(["A"], 70, 120, "lost")], True, [])
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume) values ('A', %s, 1, 1, 1, 1, 1)",
+        (ts(120),),
+    )
+    rows = conn.execute(
+        "select symbol, starts, ends, minutes, asked_at, reason from feed_gaps order by starts"
+    ).fetchall()
+    assert rows == [
+        ("A", ts(0), ts(16), 16, None, None),
+        ("A", ts(45), ts(86), 41, None, "over"),
+    ]
+
+
+def test_a_stretch_is_alive_as_long_as_its_session(conn: Connection[TupleRow], url: str) -> None:
+    with connect(url, program="test") as other:
+        stretch_id = fetch_value(other, "select tickstock.open_stretch('ws://x', 'AM', null)")
+        other.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
+        other.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
+        assert fetch_value(conn, "select alive from feed_live where id = %s", stretch_id) is True
+    until(url, "select alive from feed_live where id = %s", False, stretch_id)
+
+
+def test_what_was_covered_live_and_has_no_bar_is_confirmed_empty(
+    conn: Connection[TupleRow],
+) -> None:
+    write(conn, [Stretch(["A"], 0, 60, "lost")], False, [Told("*", 50, 55, 55)])
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select s, ts, 1, 1, 1, 1, 1 from unnest(array['A', 'B']) s, unnest(%s::timestamptz[]) ts",
+        ([ts(20), ts(99)],),
+    )
+    rows = conn.execute(
+        "select symbol, present, confirmed_empty, missing from coverage() where session = 'regular'"
+    ).fetchall()
+    # Live from the 16th minute up to the 45th, by the file for all symbols from the 50th up to the 55th.
+    assert rows == [("A", 2, 29 - 1 + 5, 100 - 2 - 33), ("B", 2, 5, 100 - 2 - 5)]

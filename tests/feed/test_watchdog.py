@@ -1,0 +1,81 @@
+"""The watchdog knows the hour by the feed's clock, not by the one on the wall."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from tickstock.feed.watchdog import LONGEST, Watchdog
+
+OPENING = datetime(2025, 11, 25, 14, 30, tzinfo=UTC)
+"""A Tuesday; the next session, the day before Thanksgiving's half day, is not here."""
+CLOSE = OPENING + timedelta(hours=6.5)
+HOUR = timedelta(hours=1)
+
+
+class Clock:
+    """The monotonic clock, as a test sets it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("tickstock.feed.watchdog.time.monotonic", clock.monotonic)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("feed_time", "patience"),
+    [
+        (datetime(2025, 11, 23, 15, 30, tzinfo=UTC), None),  # a Sunday
+        (OPENING - HOUR, None),
+        (OPENING + timedelta(seconds=59), None),  # the first bar is not due yet
+        (OPENING + timedelta(seconds=60), 60.0),
+        (OPENING + HOUR, 60.0),
+        (CLOSE - timedelta(seconds=1), 60.0),
+        (CLOSE, None),
+    ],
+)
+@pytest.mark.usefixtures("clock")
+def test_only_a_regular_session_is_never_silent(
+    feed_time: datetime, patience: float | None
+) -> None:
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(feed_time)
+    assert dog.patience() == patience
+
+
+def test_time_goes_on_while_the_feed_is_silent(clock: Clock) -> None:
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(OPENING - HOUR)
+    clock.seconds += 3_700
+    assert dog.patience() == 60.0
+    clock.seconds += 6.5 * 3_600
+    assert dog.patience() is None
+
+
+@pytest.mark.usefixtures("clock")
+def test_patience_grows_with_each_silent_connection_and_returns_with_data() -> None:
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(OPENING + HOUR)
+    found = []
+    for _ in range(7):
+        found.append(dog.patience())
+        dog.lost()
+    assert found == [60, 120, 240, 480, 960, LONGEST, LONGEST]
+    dog.heard(OPENING + HOUR)
+    assert dog.patience() == 60
+
+
+def test_before_the_first_bar_the_clock_on_the_wall_must_do() -> None:
+    always = (
+        datetime.combine(date.min, datetime.min.time(), UTC),
+        datetime.max.replace(tzinfo=UTC),
+    )
+    assert Watchdog([always], patience=5.0).patience() == 5.0
+    assert Watchdog([], patience=5.0).patience() is None

@@ -1,0 +1,58 @@
+"""How long an open socket may be silent: a quiet Sunday is fine, a silent 10:30 on a Tuesday is not.
+
+The time that counts is the feed's: that of the last bar, and what has passed since it came. So the
+watchdog knows the hour for a delayed feed too, and in a replay, whose time passes faster, it is late at
+worst. Only before the first bar must the clock on the wall do.
+"""
+
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+PATIENCE = 120.0
+"""Seconds of silence in a regular session after which a new connection is tried."""
+LONGEST = 1800.0
+"""Seconds: a symbol that trades seldom is silent after a new connection as before it."""
+
+
+class Watchdog:
+    """Patience with a silent feed. `sessions`: opening and close of regular sessions, UTC, in order.
+
+    `patience` is what the first silence may take, in seconds; it doubles, up to `LONGEST`, each time
+    that a new connection is silent as well.
+    """
+
+    def __init__(
+        self, sessions: Sequence[tuple[datetime, datetime]], *, patience: float = PATIENCE
+    ) -> None:
+        self._openings = [opening for opening, _ in sessions]
+        self._closes = [close for _, close in sessions]
+        self._first = self._patience = patience
+        self._lock = threading.Lock()
+        self._feed_time = datetime.now(UTC)
+        self._at = time.monotonic()
+
+    def heard(self, feed_time: datetime) -> None:
+        """A bar has come; `feed_time` is what the feed's clock says now."""
+        with self._lock:
+            self._feed_time, self._at = feed_time, time.monotonic()
+            self._patience = self._first
+
+    def lost(self) -> None:
+        """The connection was given up for its silence: the next one may be silent for longer."""
+        with self._lock:
+            self._patience = min(LONGEST, 2 * self._patience)
+
+    def patience(self) -> float | None:
+        """Seconds that the feed may be silent now; None: for ever, since no regular session is on."""
+        with self._lock:
+            now = self._feed_time + timedelta(seconds=time.monotonic() - self._at)
+            return self._patience if self._in_session(now) else None
+
+    def _in_session(self, now: datetime) -> bool:
+        last = bisect_right(self._openings, now) - 1
+        # Bars come when their minute is over.
+        margin = timedelta(seconds=min(self._patience, 120.0))
+        return last >= 0 and self._openings[last] + margin <= now < self._closes[last]

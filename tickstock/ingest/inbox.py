@@ -1,0 +1,208 @@
+"""What has come from the feed and is not stored yet: in memory up to a bound, beyond it in a file.
+
+The feed cuts off slow consumers and replays nothing, so what comes is taken at once, however long the
+database is away. The file outlives a kill -9: the next ingest of the same feed and database takes what
+is in it first.
+"""
+
+import errno
+import logging
+import os
+import struct
+import threading
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import IO, NamedTuple, Self
+
+from tickstock.embedded.locks import FileLock
+
+log = logging.getLogger(__name__)
+
+MEMORY = 64 * 2**20
+"""Bytes that wait in memory at most; what comes then goes to the file."""
+OVERHEAD = 200
+"""Bytes that an item takes besides its data, about."""
+
+_HEAD = struct.Struct("<BqI")  # kind, microseconds since the epoch, bytes that follow
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Kind(IntEnum):
+    """What an item is."""
+
+    FRAME = 0
+    """A message of the feed, as it came."""
+    OPENED = 1
+    """A subscription has been sent; data: its symbols as JSON, null for all."""
+    LOST = 2
+    """The connection was lost; data: why."""
+    CHANGED = 3
+    """The operator changed the symbols, the connection goes on; data: as for OPENED."""
+
+
+class Item(NamedTuple):
+    kind: Kind
+    at: datetime
+    """When it came, by the clock on the wall, UTC."""
+    data: bytes
+
+
+class Inbox:
+    """Keeps items in their order, for one thread that puts and one that takes.
+
+    `put` waits for nothing but a write to the file. What was taken out of the file stays in it until
+    it is `stored`, so a process that is killed loses of it nothing. `memory` is in bytes.
+    """
+
+    def __init__(self, folder: Path, name: str, *, memory: int = MEMORY) -> None:
+        self.lost = 0
+        """Items that neither memory nor the file could take."""
+        self._limit = memory
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+        self._unstored: list[Item] = []
+        self._changed = threading.Condition()
+        self._path, self._file, self._lock = _open_file(folder, name)
+        self._read_at = 0
+        self._write_at = _whole_records(self._path, self._file)
+
+    @property
+    def waiting(self) -> int:
+        """Items in memory."""
+        return len(self._items)
+
+    @property
+    def spilled(self) -> int:
+        """Bytes that wait in the file."""
+        return self._write_at - self._read_at
+
+    @property
+    def empty(self) -> bool:
+        return not self._items and not self.spilled
+
+    def put(self, item: Item) -> bool:
+        """Whether it could be taken in: False when memory and disk are full."""
+        with self._changed:
+            # What comes after something in the file must not overtake it.
+            if self.spilled or self._bytes >= self._limit:
+                if not self._spill(item):
+                    return False
+            else:
+                self._items.append(item)
+                self._bytes += len(item.data) + OVERHEAD
+            self._changed.notify()
+            return True
+
+    def take(self, timeout: float) -> Item | None:
+        """The oldest item; None if there is none within so many seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self.empty, timeout):
+                return None
+            if self._items:
+                item = self._items.popleft()
+                self._bytes -= len(item.data) + OVERHEAD
+            else:
+                item = self._unspill()
+            self._unstored.append(item)
+            return item
+
+    def stored(self) -> None:
+        """All that was taken is stored: the file can forget it."""
+        with self._changed:
+            self._unstored.clear()
+            if self._write_at and not self.spilled:
+                self._file.truncate(0)
+                self._read_at = self._write_at = 0
+                log.info("all that waited in %s is stored", self._path)
+
+    def keep(self) -> Path | None:
+        """All that is not stored goes to the file, which is returned; None where there is nothing."""
+        with self._changed:
+            if self.empty and not self._unstored:
+                return None
+            # What waits in memory came before what waits in the file.
+            items = [*self._unstored, *self._items]
+            while self.spilled:
+                items.append(self._unspill())
+            self._file.seek(0)
+            self._file.truncate()
+            for item in items:
+                self._file.write(_record(item))
+            self._write_at, self._read_at = self._file.tell(), 0
+            self._items.clear()
+            self._unstored.clear()
+            return self._path
+
+    def close(self) -> None:
+        """Leave the file to the next one; remove it if nothing is in it."""
+        with self._changed:
+            if not self._write_at:
+                self._path.unlink()
+            self._file.close()
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _spill(self, item: Item) -> bool:
+        if not self._write_at:
+            log.warning("more waits than %d MiB: it is kept in %s", self._limit >> 20, self._path)
+        record = _record(item)
+        try:
+            self._file.seek(self._write_at)
+            if self._file.write(record) < len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if not self.lost:
+                log.error("%s can't be written, bars are lost: %s", self._path, error.strerror)
+            self.lost += 1
+            return False
+        self._write_at += len(record)
+        return True
+
+    def _unspill(self) -> Item:
+        self._file.seek(self._read_at)
+        kind, micros, size = _HEAD.unpack(self._file.read(_HEAD.size))
+        item = Item(Kind(kind), _EPOCH + micros * _MICROSECOND, self._file.read(size))
+        self._read_at = self._file.tell()
+        return item
+
+
+def _open_file(folder: Path, name: str) -> tuple[Path, IO[bytes], FileLock]:
+    """The first file of this name that no other process uses, made where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        number += 1
+        path = folder / f"{name}-{number}.frames"
+        lock = FileLock(path.with_suffix(".lock"))
+        if lock.try_exclude():
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            return path, os.fdopen(file, "r+b", buffering=0), lock
+        lock.close()
+
+
+def _record(item: Item) -> bytes:
+    micros = (item.at - _EPOCH) // _MICROSECOND
+    return _HEAD.pack(item.kind, micros, len(item.data)) + item.data
+
+
+def _whole_records(path: Path, file: IO[bytes]) -> int:
+    """Where the last whole record ends: who is killed while it writes leaves a broken one."""
+    size = file.seek(0, os.SEEK_END)
+    end = 0
+    while end + _HEAD.size <= size:
+        file.seek(end)
+        *_, length = _HEAD.unpack(file.read(_HEAD.size))
+        if end + _HEAD.size + length > size:
+            break
+        end += _HEAD.size + length
+    if end:
+        log.warning("%s holds what an earlier ingest could not store: it is stored first", path)
+    return end

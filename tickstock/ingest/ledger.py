@@ -1,0 +1,91 @@
+"""The feed's ledger as ingest writes it: stretches of the subscription, and minutes that are complete.
+
+Written in the transaction of the bars it tells of, so the two never differ. The tables and what
+follows from them are in `sql/objects/30-feed-ledger.sql`.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.bars import Bar
+from tickstock.db.connection import fetch_value
+
+
+class Complete(NamedTuple):
+    """A minute that the feed's clock has passed."""
+
+    ts: datetime
+    """Its start, UTC."""
+    bars: int
+    """Symbols that have a bar in it."""
+
+
+class Stretch:
+    """A subscription without a break, in the table `feed_stretches`."""
+
+    def __init__(
+        self, conn: Connection[TupleRow], feed: str, channel: str, symbols: Sequence[str] | None
+    ) -> None:
+        self._seen: defaultdict[datetime, set[str]] = defaultdict(set)
+        self._latest: datetime | None = None
+        # A bar of an earlier minute is a late one; it does not tell where the stretch begins.
+        self._since: datetime | None = fetch_value(
+            conn, "select max(latest) from public.feed_stretches where feed = %s", feed
+        )
+        self.id: int = fetch_value(
+            conn,
+            "select tickstock.open_stretch(%s, %s, %s)",
+            feed,
+            channel,
+            None if symbols is None else list(symbols),
+        )
+        self.hold(conn)
+
+    def hold(self, conn: Connection[TupleRow]) -> None:
+        """This connection writes it: as long as it lasts, the stretch is alive."""
+        conn.execute("select tickstock.hold_stretch(%s)", (self.id,))
+
+    def extend(self, conn: Connection[TupleRow], bars: Sequence[Bar]) -> list[Complete]:
+        """Bars that came by it have been stored; which minutes are complete by that.
+
+        Call it in the transaction of the bars, and `commit` after it.
+        """
+        if not bars:
+            return []
+        since = self._since
+        first = min((bar.ts for bar in bars if since is None or bar.ts >= since), default=None)
+        latest = max(bar.ts for bar in bars)
+        conn.execute(
+            "select tickstock.extend_stretch(%s, %s, %s, %s)", (self.id, first, latest, len(bars))
+        )
+        complete = self._complete(bars, latest)
+        for minute in complete:
+            conn.execute(
+                "select tickstock.complete_minute(%s, %s, %s)", (self.id, minute.ts, minute.bars)
+            )
+        return complete
+
+    def commit(self, bars: Sequence[Bar]) -> None:
+        """What `extend` was told of is in the database for good."""
+        for bar in bars:
+            self._seen[bar.ts].add(bar.symbol)
+        if self._seen:
+            self._latest = max(self._seen)
+            for ts in [ts for ts in self._seen if ts < self._latest]:
+                del self._seen[ts]
+
+    def close(self, conn: Connection[TupleRow], reason: str, *, intended: bool) -> None:
+        conn.execute("select tickstock.close_stretch(%s, %s, %s)", (self.id, reason, intended))
+
+    def _complete(self, bars: Sequence[Bar], latest: datetime) -> list[Complete]:
+        """The minutes since the latest so far, that one included, but for the new latest one."""
+        symbols = {ts: set(seen) for ts, seen in self._seen.items()}
+        for bar in bars:
+            if self._latest is not None and bar.ts >= self._latest:
+                symbols.setdefault(bar.ts, set()).add(bar.symbol)
+        return [Complete(ts, len(symbols[ts])) for ts in sorted(symbols) if ts < latest]
