@@ -21,7 +21,8 @@ from tickstock import errors
 from tickstock.bars import Bar
 from tickstock.cli import main
 from tickstock.db.writer import write_bars
-from tickstock.ingest.forward import payload
+from tickstock.ingest.forward import minute_payload, payload
+from tickstock.ingest.ledger import Complete
 from tickstock.patterns import Window, discover
 from tickstock.timeframes import TIMEFRAMES
 
@@ -118,7 +119,9 @@ def test_every_function_is_listed(conn: Connection[TupleRow]) -> None:
 
 
 def test_payloads_have_the_form_that_is_told(conn: Connection[TupleRow]) -> None:
-    event, bar = (json.loads(block) for block in blocks(DOCUMENTS["docs/operations.md"], "json"))
+    event, bar, minute = (
+        json.loads(block) for block in blocks(DOCUMENTS["docs/operations.md"], "json")
+    )
     conn.execute(
         "insert into events overriding system value"
         " select (json_populate_record(null::events, %s)).*",
@@ -129,6 +132,8 @@ def test_payloads_have_the_form_that_is_told(conn: Connection[TupleRow]) -> None
     ts = datetime.fromisoformat(bar["timestamp"])
     numbers = [bar[name] for name in ("open", "high", "low", "close", "volume")]
     assert json.loads(payload(Bar(bar["symbol"], ts, *numbers))) == bar
+    complete = Complete(datetime.fromisoformat(minute["minute"]), minute["bars"])
+    assert json.loads(minute_payload(complete)) == minute
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -36,7 +36,7 @@ STRETCH = timedelta(days=60)
     "--file",
     "files",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Fill from the vendor's minute file of a day, which holds all symbols. May be given again.",
 )

@@ -95,8 +95,7 @@ class Forwarder(threading.Thread):
             for bar in batch.bars:
                 pipeline.publish(DATA_CHANNEL, payload(bar))
             for minute in batch.complete:
-                told = {"minute": minute.ts, "bars": minute.bars}
-                pipeline.publish(MINUTES_CHANNEL, orjson.dumps(told, option=orjson.OPT_UTC_Z))
+                pipeline.publish(MINUTES_CHANNEL, minute_payload(minute))
             pipeline.execute()
 
 
@@ -120,3 +119,8 @@ def payload(bar: Bar) -> bytes:
         option=orjson.OPT_UTC_Z,
         default=float,
     )
+
+
+def minute_payload(minute: Complete) -> bytes:
+    """A complete minute as it is published."""
+    return orjson.dumps({"minute": minute.ts, "bars": minute.bars}, option=orjson.OPT_UTC_Z)

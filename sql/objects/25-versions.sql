@@ -1,0 +1,17 @@
+-- What was known when: each bar in each of its versions.
+
+create or replace view ohlcv_1min_versions as
+select r.symbol, r.ts,
+  lag(r.replaced_at) over version as known_from, r.replaced_at as known_until, lag(r.replaced_by) over version as source,
+  r.open, r.high, r.low, r.close, r.volume, r.vwap, r.trades
+from ohlcv_revisions r
+window version as (partition by r.symbol, r.ts order by r.id)
+union all
+select b.symbol, b.ts, last.replaced_at, null, last.replaced_by,
+  b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades
+from ohlcv_1min b
+left join lateral (
+  select r.replaced_at, r.replaced_by from ohlcv_revisions r
+  where r.symbol = b.symbol and r.ts = b.ts order by r.id desc limit 1) last on true;
+comment on view ohlcv_1min_versions is
+  'Minute bars as they are and as they were before each correction. known_from null: from the beginning; known_until null: until now; by the database''s clock. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
