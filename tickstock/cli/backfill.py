@@ -106,7 +106,8 @@ def _client(
         )
     if not api_key:
         raise click.UsageError("no API key: set MASSIVE_API_KEY (or POLYGON_API_KEY)")
-    return RestClient(url, api_key, stop=stop, calls_per_minute=calls_per_minute)
+    # Somebody waits: what does not answer within some seconds is told, and can be started again.
+    return RestClient(url, api_key, stop=stop, calls_per_minute=calls_per_minute, tries=5)
 
 
 def _owed(conn: Connection[TupleRow], client: RestClient, feed: str, stop: threading.Event) -> None:

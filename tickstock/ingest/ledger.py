@@ -63,7 +63,7 @@ class Stretch:
         conn.execute(
             "select tickstock.extend_stretch(%s, %s, %s, %s)", (self.id, first, latest, len(bars))
         )
-        complete = self._complete(bars, latest)
+        complete = self._complete(bars, self._latest or first or latest, latest)
         for minute in complete:
             conn.execute(
                 "select tickstock.complete_minute(%s, %s, %s)", (self.id, minute.ts, minute.bars)
@@ -82,10 +82,10 @@ class Stretch:
     def close(self, conn: Connection[TupleRow], reason: str, *, intended: bool) -> None:
         conn.execute("select tickstock.close_stretch(%s, %s, %s)", (self.id, reason, intended))
 
-    def _complete(self, bars: Sequence[Bar], latest: datetime) -> list[Complete]:
-        """The minutes since the latest so far, that one included, but for the new latest one."""
+    def _complete(self, bars: Sequence[Bar], since: datetime, latest: datetime) -> list[Complete]:
+        """The minutes from `since`, the latest one so far, up to `latest`, the new one."""
         symbols = {ts: set(seen) for ts, seen in self._seen.items()}
         for bar in bars:
-            if self._latest is not None and bar.ts >= self._latest:
+            if bar.ts >= since:
                 symbols.setdefault(bar.ts, set()).add(bar.symbol)
         return [Complete(ts, len(symbols[ts])) for ts in sorted(symbols) if ts < latest]

@@ -1,0 +1,223 @@
+"""What the feed left out is known, asked for, and asked for once."""
+
+import gzip
+import json
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.db.connection import fetch_value
+from tickstock.embedded.redis import embedded_redis
+from tickstock.feed.flatfiles import HEADER
+from tickstock.simulator import Faults, Simulator
+
+from .channel import Channel
+from .hand_fed import OPENING, bars, hand_fed
+from .hardship import market
+from .program import DEADLINE, KEY, eventually, run, running, until
+from .test_chaos import bars_in
+
+pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+STORED = "select count(*) from ohlcv_1min"
+LATEST = "select max(ts) >= %s from ohlcv_1min"
+OWED = "select count(*) from tickstock.owed(%s)"
+MIDNIGHT = OPENING + timedelta(hours=14.5)
+
+
+def settings_for(url: str, simulator: Simulator) -> dict[str, str]:
+    return {
+        "TICKSTOCK_DATABASE_URL": url,
+        "MASSIVE_API_KEY": KEY,
+        "TICKSTOCK_FEED_URL": simulator.url,
+        "TICKSTOCK_REST_URL": simulator.rest_url,
+    }
+
+
+def truth(simulator: Simulator) -> dict[tuple[str, datetime], tuple[float, ...]]:
+    return {key: tuple(map(float, bar[2:7])) for key, bar in simulator.truth().items()}
+
+
+def test_the_next_ingest_fills_what_a_killed_one_missed(url: str) -> None:
+    with Simulator(market(5, 120), keys=[KEY], speed=1_200) as simulator:
+        settings = settings_for(url, simulator)
+        arguments = ("ingest", "--symbols", ",".join(sorted(symbols_of(simulator))))
+        with running(*arguments, **settings) as ingest:
+            until(url, LATEST, True, OPENING + timedelta(minutes=30))
+            ingest.stop(signal.SIGKILL)
+        assert simulator.finished.wait(DEADLINE)
+        listed = run("gaps", "--json", **settings)
+        assert {json.loads(line)["symbol"] for line in listed.stdout.splitlines()}
+        with running(*arguments, **settings) as again:
+            # The market is over: nothing comes live any more, REST knows it all.
+            until(url, OWED, 0, MIDNIGHT)
+            assert again.stop() == 0
+        assert bars_in(url) == truth(simulator)
+
+
+def symbols_of(simulator: Simulator) -> set[str]:
+    return {
+        symbol for minute in market(5, 120).minutes() for symbol in {b.symbol for b in minute.bars}
+    }
+
+
+def test_without_rest_ingest_goes_on_and_gaps_stay_owed(url: str) -> None:
+    with Simulator(market(5, 60), keys=[KEY], speed=1_200) as simulator:
+        settings = settings_for(url, simulator) | {"TICKSTOCK_REST_URL": "http://127.0.0.1:9"}
+        with running("ingest", "--symbols", "*", **settings) as ingest:
+            assert simulator.finished.wait(DEADLINE)
+            until(url, STORED, len(simulator.truth()))
+            assert ingest.stop() == 0
+        done = run("backfill", **settings)
+        assert done.returncode == 6, done
+        assert "Traceback" not in done.stderr
+        listed = run("gaps", **settings)
+        assert listed.returncode == 0
+        assert "all symbols: 2025-11-24 14:30 to 2025-11-24 14:46, 16 minutes" in listed.stdout
+        done = run("backfill", **settings_for(url, simulator))
+        assert "nothing is owed" in done.stdout, done
+
+
+def test_a_backfill_killed_in_the_middle_does_not_ask_again(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    with Simulator(market(40, 60), keys=[KEY], speed=3_600) as simulator:
+        settings = settings_for(url, simulator)
+        with running(
+            "ingest", "--symbols", "*", **settings | {"TICKSTOCK_REST_URL": "http://127.0.0.1:9"}
+        ) as ingest:
+            assert simulator.finished.wait(DEADLINE)
+            until(url, STORED, len(simulator.truth()))
+            assert ingest.stop() == 0
+        with running("backfill", **settings) as first:
+            until(url, "select count(*) >= 5 from backfills", True)
+            first.stop(signal.SIGKILL)
+        told = fetch_value(conn, "select count(*) from backfills")
+        before = simulator.requests
+        done = run("backfill", **settings)
+        assert "nothing is owed" in done.stdout, done
+        # The market's state, who traded that day, and the symbols that are left.
+        assert simulator.requests - before <= 2 + 40 - told + 1
+        assert bars_in(url) == truth(simulator)
+        # What was told of all symbols is not remembered for each of them.
+        assert conn.execute("select distinct symbol from backfills").fetchall() == [("*",)]
+
+
+def test_history_shows_what_the_stream_left_out_without_a_trace(url: str) -> None:
+    faults = Faults({"gap": 0.05}, seed=1)
+    with Simulator(market(10, 60), keys=[KEY], speed=3_600, faults=faults) as simulator:
+        settings = settings_for(url, simulator)
+        with running("ingest", "--symbols", "*", **settings) as ingest:
+            assert simulator.finished.wait(DEADLINE)
+            until(url, OWED, 0, MIDNIGHT)
+            assert ingest.stop() == 0
+        assert faults.counts["gap"] > 0
+        done = run("backfill", "*", "--from", "2025-11-24", "--to", "2025-11-24", **settings)
+        assert done.returncode == 0, done.stderr
+        assert bars_in(url) == truth(simulator)
+
+
+def test_the_day_s_file_settles_the_day(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    with Simulator(market(10, 60), keys=[KEY], speed=3_600) as simulator:
+        settings = settings_for(url, simulator) | {"TICKSTOCK_REST_URL": "http://127.0.0.1:9"}
+        with running("ingest", "--symbols", "*", **settings) as ingest:
+            until(url, LATEST, True, OPENING + timedelta(minutes=20))
+            ingest.stop(signal.SIGKILL)
+        assert simulator.finished.wait(DEADLINE)
+        assert fetch_value(conn, OWED, MIDNIGHT) > 0
+        file = tmp_path / "2025-11-24.csv.gz"
+        with gzip.open(file, "wt") as out:
+            out.write(",".join(HEADER) + "\n")
+            for bar in simulator.truth().values():
+                ns = int(bar.ts.timestamp()) * 10**9
+                numbers = f"{bar.volume},{bar.open},{bar.close},{bar.high},{bar.low},{ns}"
+                out.write(f"{bar.symbol},{numbers},{bar.trades}\n")
+        done = run("backfill", "--file", str(file), **settings)
+        assert done.returncode == 0, done.stderr
+        assert fetch_value(conn, OWED, MIDNIGHT) == 0
+        assert bars_in(url) == truth(simulator)
+    rows = conn.execute("select symbol, starts, ends, source, settled from backfills").fetchall()
+    assert rows == [("*", MIDNIGHT - timedelta(days=1), MIDNIGHT, file.name, True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["A"], "history needs both"),
+        (["--from", "2025-11-24"], "history needs both"),
+        (["A", "--from", "2025-11-24", "--file", "x"], "not both"),
+        (["A", "--from", "2025-11-25", "--to", "2025-11-24"], "--to is earlier"),
+        (["--file", "/nowhere.csv"], "/nowhere.csv"),
+    ],
+)
+def test_what_makes_no_sense_is_said(url: str, arguments: list[str], said: str) -> None:
+    with Simulator(market(1, 5), keys=[KEY]) as simulator:
+        done = run("backfill", *arguments, **settings_for(url, simulator))
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+
+
+def test_the_subscription_follows_the_file_of_symbols(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "symbols"
+    file.write_text("A  # the first\n")
+    with Simulator(market(5, 390), keys=[KEY], speed=600) as simulator:
+        names = sorted(symbols_of(simulator))[:3]
+        file.write_text(f"{names[0]}  # the first\n")
+        settings = settings_for(url, simulator)
+        with running("ingest", "--symbols-file", str(file), **settings) as ingest:
+            until(url, "select array_agg(distinct symbol) from ohlcv_1min", names[:1])
+            file.write_text("")
+            ingest.await_error("names no ticker")
+            file.write_text("\n".join(names[1:]))
+            until(url, "select array_agg(distinct symbol order by symbol) from ohlcv_1min", names)
+            first, *_, last = _counts(url, names), _counts(url, names)
+            eventually(lambda: _counts(url, names)[1] > last[1] + 3, "the new ones go on")
+            assert ingest.stop() == 0
+        assert _counts(url, names)[0] <= first[0] + 1
+    until(
+        url,
+        "select array_agg(array_to_string(symbols, ',') || ' ' || reason order by id) from feed_stretches",
+        [f"{names[0]} the symbols were changed", f"{','.join(names[1:])} ingest was stopped"],
+    )
+
+
+def _counts(url: str, names: list[str]) -> list[int]:
+    stored = [symbol for symbol, _ in bars_in(url)]
+    return [stored.count(name) for name in names]
+
+
+def test_a_minute_is_complete_when_the_feed_s_clock_has_passed_it(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    conn.execute("listen tickstock_minutes")
+    with (
+        embedded_redis() as redis_url,
+        Channel(redis_url, "tickstock_minutes") as channel,
+        hand_fed() as feed,
+        running(
+            "ingest", "--symbols", "*", "--feed-url", feed.url, "--redis-url", redis_url,
+            TICKSTOCK_DATABASE_URL=url, MASSIVE_API_KEY=KEY,
+        ) as ingest,
+    ):  # fmt: skip
+        feed.send(*bars("A", range(2)), *bars("B", range(1)))
+        feed.send(*bars("C", range(1, 3)))
+        until(url, STORED, 5)
+        feed.send(*bars("LATE", range(1)))
+        until(url, STORED, 6)
+        messages = channel.await_messages(2)
+        assert ingest.stop() == 0
+    minute = ["2025-11-24T14:30:00Z", "2025-11-24T14:31:00Z"]
+    assert messages == [{"minute": minute[0], "bars": 2}, {"minute": minute[1], "bars": 2}]
+    told = [json.loads(notice.payload) for notice in conn.notifies(timeout=5, stop_after=2)]
+    assert [(each["minute"], each["bars"]) for each in told] == [(minute[0], 2), (minute[1], 2)]
+    rows = conn.execute("select ts, bars from minutes_complete order by ts").fetchall()
+    assert rows == [
+        (datetime(2025, 11, 24, 14, 30, tzinfo=UTC), 2),
+        (datetime(2025, 11, 24, 14, 31, tzinfo=UTC), 2),
+    ]
