@@ -29,6 +29,21 @@ cross join lateral (
 comment on view feed_live is
   'Stretches of the live feed, as in feed_stretches; whether they are being written now; and covered: the minutes of which all bars and their corrections have come (empty: none for sure).';
 
+comment on column feed_live.alive is 'Whether a session is writing it: it goes on.';
+comment on column feed_live.covered is 'The minutes of which all bars, and all their corrections, have come.';
+do $$
+declare
+  col record;
+begin
+  -- The others are those of the stretch.
+  for col in
+    select a.attname, pg_catalog.col_description(a.attrelid, a.attnum) as says from pg_catalog.pg_attribute a
+    where a.attrelid = 'feed_stretches'::regclass and a.attnum > 0
+  loop
+    execute format('comment on column feed_live.%I is %L', col.attname, col.says);
+  end loop;
+end $$;
+
 create or replace function tickstock.open_stretch(feed text, channel text, symbols text[]) returns bigint
 language sql
 begin atomic
@@ -117,6 +132,13 @@ select o.symbol, o.starts, o.ends, (extract(epoch from o.ends - o.starts) / 60):
 from tickstock.owed(feed_clock()) o;
 comment on view feed_gaps is
   'What the feed still owes: stretches that were promised by a subscription, and neither covered live nor told by another source. symbol *: all symbols. asked_at: when it was last asked for, too early to be settled. tickstock backfill fills them.';
+
+comment on column feed_gaps.symbol is 'Ticker; * stands for all symbols.';
+comment on column feed_gaps.starts is 'First minute that is owed, UTC.';
+comment on column feed_gaps.ends is 'End (exclusive), UTC.';
+comment on column feed_gaps.minutes is 'How many minutes that is, closed hours included.';
+comment on column feed_gaps.asked_at is 'When it was last asked for, too early to be settled; null: not yet.';
+comment on column feed_gaps.reason is 'Why the connection was lost; null: the beginning of a subscription, or its end.';
 
 create or replace function tickstock.settle(told_symbol text, starts timestamptz, ends timestamptz, final_before timestamptz,
                                             source text, bars bigint) returns void
