@@ -107,19 +107,24 @@ begin atomic
   ), told as (
     select b.symbol, range_agg(tstzrange(b.starts, b.ends)) as stretches
     from public.backfills b where b.settled group by b.symbol
+  ), missing as (
+    select p.symbol, tstzmultirange(tstzrange(p.starts, greatest(p.starts, e.ends)))
+      - p.covered - coalesce(all_symbols.covered, '{}') - coalesce(t.stretches, '{}') - coalesce(everyones.stretches, '{}') as stretches
+    from promise p
+    left join told t on t.symbol = p.symbol
+    left join told everyones on everyones.symbol = '*' and p.symbol <> '*'
+    left join promise all_symbols on all_symbols.symbol = '*' and p.symbol <> '*'
+    cross join lateral (select case when p.goes_on then p.ends else greatest(p.at_least, p.ends) end as ends) e
+    union all
+    -- Not even what was covered, or told before, settles a doubt.
+    select d.symbol, range_agg(tstzrange(d.ts, d.ts + interval '1 minute')) from tickstock.doubts d group by d.symbol
   )
-  select p.symbol, lower(r.stretch), upper(r.stretch)
-  from promise p
-  left join told t on t.symbol = p.symbol
-  left join told everyones on everyones.symbol = '*' and p.symbol <> '*'
-  left join promise all_symbols on all_symbols.symbol = '*' and p.symbol <> '*'
-  cross join lateral (select case when p.goes_on then p.ends else greatest(p.at_least, p.ends) end as ends) e
-  cross join lateral unnest(
-    tstzmultirange(tstzrange(p.starts, greatest(p.starts, e.ends)))
-    - p.covered - coalesce(all_symbols.covered, '{}') - coalesce(t.stretches, '{}') - coalesce(everyones.stretches, '{}')) r (stretch);
+  select m.symbol, lower(r.stretch), upper(r.stretch)
+  from (select m.symbol, range_agg(m.stretches) as stretches from missing m group by m.symbol) m
+  cross join lateral unnest(m.stretches) r (stretch);
 end;
 comment on function tickstock.owed(timestamptz) is
-  'What was promised and neither covered live nor told by another source, per symbol (* stands for all symbols); until: the feed''s time now, for subscriptions that were lost and have not come back.';
+  'What was promised and neither covered live nor told by another source, and what is in doubt, per symbol (* stands for all symbols); until: the feed''s time now, for subscriptions that were lost and have not come back.';
 
 create or replace view feed_gaps as
 select o.symbol, o.starts, o.ends, (extract(epoch from o.ends - o.starts) / 60)::integer as minutes,
@@ -148,6 +153,9 @@ begin
   -- What was asked in vain so far is now told, or will be asked again by these bounds.
   delete from public.backfills b
   where b.symbol = told_symbol and not b.settled and tstzrange(b.starts, b.ends) && tstzrange(settle.starts, settle.ends);
+  delete from tickstock.doubts d
+  -- REST tells of all symbols one by one, and not again those that it has told before.
+  where (d.symbol = told_symbol or (told_symbol = '*' and source <> 'rest')) and d.ts >= settle.starts and d.ts < least(settle.ends, final_before);
   insert into public.backfills as b (symbol, starts, ends, source, bars, settled)
   select told_symbol, s.starts, s.ends, settle.source, settle.bars, s.settled
   from (values (settle.starts, least(settle.ends, final_before), true),

@@ -4,7 +4,7 @@ union all
 select replace(view_name, 'candles_', 'ohlcv_'), format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass
 from timescaledb_information.continuous_aggregates where view_schema = 'tickstock'
 union all
-select name, name::regclass from unnest(array['events', 'refused_bars', 'ohlcv_revisions', 'backfills', 'trading_days',
+select name, name::regclass from unnest(array['ticks', 'events', 'refused_bars', 'ohlcv_revisions', 'backfills', 'trading_days',
                                               'tickstock.dirty', 'tickstock.scan_queue']) name;
 comment on view tickstock.storage is 'Which table holds the rows of which relation.';
 
@@ -12,7 +12,7 @@ create or replace view tickstock.columnstore as
 select s.relation, count(*) as chunks, sum(c.after_compression_total_bytes)::bigint as bytes,
   sum(c.before_compression_total_bytes)::bigint as bytes_before
 from tickstock.storage s
-join timeframes t on s.relation = 'ohlcv_' || t.timeframe
+join (select 'ohlcv_' || timeframe as relation from timeframes union all select 'ticks') columnar on columnar.relation = s.relation
 cross join lateral chunk_columnstore_stats(s.stored_in) c
 where c.compression_status = 'Compressed'
 group by s.relation;

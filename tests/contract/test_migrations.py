@@ -54,8 +54,8 @@ def test_the_bars_are_a_hypertable_wherever_there_are_hypertables(
         return
     assert conn.execute(
         "select hypertable_name from timescaledb_information.hypertables"
-        " where hypertable_schema = 'public'"
-    ).fetchall() == [("ohlcv_1min",)]
+        " where hypertable_schema = 'public' order by 1"
+    ).fetchall() == [("ohlcv_1min",), ("ticks",)]
     caggs = conn.execute(
         "select count(*) from timescaledb_information.continuous_aggregates"
     ).fetchone()

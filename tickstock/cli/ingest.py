@@ -17,11 +17,13 @@ from tickstock.feed.rest import RestClient
 from tickstock.feed.watchdog import PATIENCE, Watchdog
 from tickstock.ingest.fill import Filler
 from tickstock.ingest.inbox import MEMORY
+from tickstock.ingest.making import Making, Session
 from tickstock.ingest.pipeline import Ingest, Listener
 from tickstock.ingest.symbols import SymbolsFile, read_symbols
 
 SMALL_PAGE = 10_000
 """Bars in an answer of REST: parsing a larger one would hold up the thread that drains the socket."""
+CHANNELS = ("AM", "A", "T")
 SESSIONS = "select opens_at, closes_at from trading_days order by day"
 
 
@@ -40,6 +42,24 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="File of tickers, a line each; # begins a comment. Change it, and the subscription follows.",
+)
+@click.option(
+    "--channel",
+    "channels",
+    envvar="TICKSTOCK_CHANNEL",
+    show_envvar=True,
+    multiple=True,
+    type=click.Choice(CHANNELS),
+    default=["AM"],
+    show_default="AM",
+    help="AM: minute bars. A: seconds, T: trades, minute bars are made of them. May be given again.",
+)
+@click.option(
+    "--store-ticks",
+    envvar="TICKSTOCK_STORE_TICKS",
+    show_envvar=True,
+    is_flag=True,
+    help="Keep the trades of channel T in the table ticks.",
 )
 @options.feed_url
 @options.rest_url
@@ -71,6 +91,8 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
 def ingest(
     symbols: str | None,
     symbols_file: Path | None,
+    channels: tuple[str, ...],
+    store_ticks: bool,
     feed_url: str,
     rest_url: str | None,
     calls_per_minute: int | None,
@@ -80,11 +102,12 @@ def ingest(
     silence_limit: float,
     spill_after: int,
 ) -> None:
-    """Store the feed's minute bars, until Ctrl-C.
+    """Store minute bars of the feed, until Ctrl-C.
 
     \b
     Example: MASSIVE_API_KEY=… tickstock ingest --symbols AAPL,TSLA
              MASSIVE_API_KEY=… tickstock ingest --symbols-file watchlist.txt
+             MASSIVE_API_KEY=… tickstock ingest --symbols AAPL --channel T --store-ticks
     """
     if not api_key:
         raise click.UsageError(
@@ -92,6 +115,7 @@ def ingest(
             "Without an account, try `tickstock demo` or `tickstock simulate`."
         )
     tickers = _tickers(symbols, symbols_file)
+    channels = _checked(channels, store_ticks)
     with database(database_url) as source:
 
         def make_client(listener: Listener, stop: threading.Event) -> FeedClient:
@@ -104,6 +128,7 @@ def ingest(
                 on_lost=listener.lost,
                 patience=listener.patience,
                 stop=stop,
+                channels=channels,
                 ping_after=min(20.0, silence_limit / 2),
                 ping_timeout=min(10.0, silence_limit / 2),
             )
@@ -117,12 +142,15 @@ def ingest(
             )
             return Filler(source.url, client, stop, feed=feed_url)
 
+        sessions = _sessions(source.url)
         pipeline = Ingest(
             source.url,
             make_client,
             feed=redact_url(feed_url),
             spill=spill_path(feed_url, source.url),
-            watchdog=_watchdog(source.url, silence_limit),
+            channels=channels,
+            making=Making(channels, sessions, keep_trades=store_ticks),
+            watchdog=Watchdog(sessions, patience=silence_limit),
             redis_url=redis_url,
             make_filler=make_filler if rest_url else None,
             memory=spill_after << 20,
@@ -149,11 +177,18 @@ def _tickers(symbols: str | None, file: Path | None) -> list[str]:
     return tickers
 
 
-def _watchdog(url: str, patience: float) -> Watchdog:
+def _checked(channels: tuple[str, ...], store_ticks: bool) -> tuple[str, ...]:
+    """Each channel once, in a fixed order."""
+    if {"A", "T"} <= set(channels):
+        raise click.UsageError("--channel A and T: bars are made of seconds or of trades; choose")
+    if store_ticks and "T" not in channels:
+        raise click.UsageError("--store-ticks needs the trades: add --channel T")
+    return tuple(channel for channel in CHANNELS if channel in channels)
+
+
+def _sessions(url: str) -> list[Session]:
     with connect(url, program="calendar") as conn:
-        return Watchdog(
-            [(opens, closes) for opens, closes in conn.execute(SESSIONS)], patience=patience
-        )
+        return [(opens, closes) for opens, closes in conn.execute(SESSIONS)]
 
 
 def spill_path(feed_url: str, url: str) -> Path:

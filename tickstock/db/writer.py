@@ -10,6 +10,7 @@ from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 
 from tickstock.bars import Bar, Block, Refusal
+from tickstock.ticks import Trade
 
 COPY = (
     "copy pg_temp.incoming_bars"
@@ -18,6 +19,7 @@ COPY = (
 COPY_BLOCKS = (
     "copy pg_temp.incoming_bars (symbol, ts, open, high, low, close, volume, trades) from stdin"
 )
+COPY_TICKS = "copy pg_temp.incoming_ticks from stdin"
 COPY_NEW = "copy public.ohlcv_1min (symbol, ts, open, high, low, close, volume, trades) from stdin"
 
 MERGE = (
@@ -87,6 +89,31 @@ def write_blocks(conn: Connection[TupleRow], blocks: Iterator[Block], *, source:
         _ImpossibleError,
     ):
         return _merge_blocks(conn, chain(sent, blocks), source)
+
+
+def write_ticks(conn: Connection[TupleRow], trades: Iterable[Trade], *, source: str) -> int:
+    """Write trades in one transaction; how many were new. Those already there stay as they are."""
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.execute("call tickstock.prepare_ticks()")
+        with cursor.copy(COPY_TICKS) as copy:
+            copy.write("".join(map(_tick_line, trades)))
+        row = cursor.execute("select tickstock.merge_ticks(%s)", (source,)).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _tick_line(trade: Trade) -> str:
+    """As COPY reads it: several times faster than by psycopg's adapters."""
+    symbol, at, sequence, price, size, conditions, _ = trade
+    exchange, name, tape, trf, trf_at = trade.venue
+    codes = ",".join(map(str, conditions))
+    values = (exchange, None if name is None else _escaped(name), tape, trf, trf_at)
+    rest = "\t".join(r"\N" if value is None else str(value) for value in values)
+    return f"{_escaped(symbol)}\t{at}\t{sequence}\t{price}\t{size}\t{{{codes}}}\t{rest}\n"
+
+
+def _escaped(printable: str) -> str:
+    return printable.replace("\\", r"\\")
 
 
 class _ImpossibleError(Exception):

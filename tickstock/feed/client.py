@@ -80,7 +80,8 @@ class FeedClient:
     `on_frame(frame, received_at)` is called in the thread of `run` with the raw bytes and the time
     of receipt (UTC); it must be quick, such as a queue's put. So must `on_subscribed(symbols)`, called
     when symbols have been asked for, on a connection or by `change_symbols`, and `on_lost(reason)`,
-    called when a connection with a subscription is lost. `symbols` are tickers, or `*`.
+    called when a connection with a subscription is lost. `symbols` are tickers, or `*`; `channels` are
+    of AM (minutes), A (seconds) and T (trades).
     All durations are in seconds: `answer_timeout` for each step of a connection's beginning, a
     ping after `ping_after` of silence, a dead socket after `ping_timeout` more. A connection that
     answers pings and sends no data for longer than `patience()` is given up; None is forever.
@@ -100,7 +101,7 @@ class FeedClient:
         on_lost: Callable[[str], None] = lambda _: None,
         patience: Callable[[], float | None] = lambda: None,
         stop: threading.Event,
-        channel: str = "AM",
+        channels: Sequence[str] = ("AM",),
         fail_fast_at_start: bool = True,
         answer_timeout: float = 10.0,
         ping_after: float = 20.0,
@@ -122,12 +123,12 @@ class FeedClient:
         self.drop_count = 0
         self._url = url
         self._key = key
-        self._channel = channel
+        self._channels = channels
         self._symbols = list(symbols)
-        self._topics = protocol.topics(self._symbols, channel)
+        self._topics = self._topics_of(self._symbols)
         self._wanted: list[str] | None = None
         self._subscribed = False
-        self._data_mark = f'"{channel}"'.encode()
+        self._data_marks = [f'"{channel}"'.encode() for channel in channels]
         self._on_frame = on_frame
         self._on_subscribed = on_subscribed
         self._on_lost = on_lost
@@ -157,7 +158,7 @@ class FeedClient:
         Raises TickstockError for a bad symbol.
         """
         wanted = list(symbols)
-        protocol.topics(wanted, self._channel)
+        self._topics_of(wanted)
         self._wanted = wanted
 
     def run(self) -> None:
@@ -259,11 +260,14 @@ class FeedClient:
                 socket.send(message)
         log.info("feed: %d topics more, %d fewer", len(new), len(unwanted))
 
+    def _topics_of(self, symbols: Sequence[str]) -> list[str]:
+        return [t for channel in self._channels for t in protocol.topics(symbols, channel)]
+
     def _take_wanted(self) -> None:
         wanted, self._wanted = self._wanted, None
         if wanted is not None:
             self._symbols = wanted
-            self._topics = protocol.topics(wanted, self._channel)
+            self._topics = self._topics_of(wanted)
 
     def _drain(self, socket: FeedSocket) -> None:
         """Hand over every frame until stopped. Nothing here may take long, or parse data."""
@@ -283,7 +287,7 @@ class FeedClient:
             self._hand_over(data, received_at)
             if b'"status"' in data:
                 self._judge(protocol.parse_frame(data, received_at).statuses)
-            if self._data_mark in data:
+            if any(mark in data for mark in self._data_marks):
                 heard = time.monotonic()
                 if not flowing:
                     # Not before: a crowded feed acknowledges everything and then cuts the connection.

@@ -232,7 +232,9 @@ class _Minutes(ABC, Generic[Tick]):
         were not subscribed. Call it before the first event too, unless a minute begins with that.
         """
         first = -1.0 if self.clock is None else _start(self.clock - self._grace_ms)
-        self._blind.append(_Blind(first, None, None if symbols is None else frozenset(symbols)))
+        blind = _Blind(first, None, None if symbols is None else frozenset(symbols))
+        if blind not in self._blind:
+            self._blind.append(blind)
         self._current = _NO_MINUTE
 
     def take(self) -> Taken:

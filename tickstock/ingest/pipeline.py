@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from tickstock.bars import Bar, Refusal
+from tickstock.bars import Refusal
 from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts
 from tickstock.errors import DatabaseUnavailableError
@@ -26,12 +26,14 @@ from tickstock.feed.watchdog import Watchdog
 from tickstock.ingest.fill import Filler
 from tickstock.ingest.forward import Forwarder
 from tickstock.ingest.inbox import MEMORY, Inbox, Item, Kind
+from tickstock.ingest.making import Made, Making
 from tickstock.ingest.store import Store
 
 log = logging.getLogger(__name__)
 
 BATCH = 20_000
-"""Bars that are written at once at most. A batch is what has arrived while the last was written."""
+"""Bars, seconds and trades that are taken in at once, about. A batch is what has arrived while the
+last was written."""
 REPORT_EVERY = 10.0
 """Seconds between two lines about progress."""
 
@@ -49,14 +51,15 @@ MakeClient = Callable[[Listener, threading.Event], FeedClient]
 
 
 class _Batch(NamedTuple):
-    bars: list[Bar]
+    made: Made
     refusals: list[Refusal]
 
 
 class Ingest:
     """One feed into one database. `make_client` gets who listens to it, and the stop event.
 
-    `feed` is the feed's address without secrets. What waits for the database does so in `memory`
+    `feed` is the feed's address without secrets, `channels` are those that the client subscribes to,
+    and `making` knows them. What waits for the database does so in `memory`
     bytes, and beyond that in the file that `spill` names.
     """
 
@@ -67,6 +70,8 @@ class Ingest:
         *,
         feed: str,
         spill: Path,
+        channels: Sequence[str] = ("AM",),
+        making: Making | None = None,
         watchdog: Watchdog | None = None,
         redis_url: str | None = None,
         make_filler: Callable[[threading.Event], Filler] | None = None,
@@ -77,6 +82,8 @@ class Ingest:
         self.ignored = 0
         """Well-formed events of kinds that are not stored."""
         self._feed = feed
+        self._channels = "+".join(channels)
+        self._making = making or Making(channels)
         self._watchdog = watchdog
         self._store = Store(url, self.stop)
         self._inbox = Inbox(spill.parent, spill.name, memory=memory)
@@ -175,7 +182,7 @@ class Ingest:
         report_at = time.monotonic() + REPORT_EVERY
         while drain.is_alive() or not self._inbox.empty:
             batch, told = self._gather()
-            if batch.bars or batch.refusals:
+            if any(batch.made) or batch.refusals:
                 self._write(batch)
             if told:
                 self._note(told)
@@ -188,23 +195,26 @@ class Ingest:
 
     def _gather(self) -> tuple[_Batch, Item | None]:
         """What has arrived, up to a batch or to what tells of the connection; waits for the first."""
-        batch = _Batch([], [])
+        refusals: list[Refusal] = []
+        told = None
         wait = 0.2
-        while len(batch.bars) < BATCH:
+        while self._making.waiting + len(refusals) < BATCH:
             item = self._inbox.take(wait)
             if item is None:
                 break
             if item.kind is not Kind.FRAME:
-                return batch, item
+                told = item
+                break
             wait = 0.0
             frame = parse_frame(item.data, item.at)
-            batch.bars.extend(frame.bars)
-            batch.refusals.extend(frame.refusals)
+            self._making.add(frame)
+            refusals += frame.refusals
             self.ignored += frame.ignored
-        return batch, None
+        return _Batch(self._making.take(), refusals), told
 
     def _write(self, batch: _Batch) -> None:
-        stored = self._store.write(batch.bars, batch.refusals)
+        made = batch.made
+        stored = self._store.write(made.bars, batch.refusals, trades=made.trades, owed=made.owed)
         if stored.bars:
             self._feed_time = max(bar.ts for bar in stored.bars)
             if self._watchdog:
@@ -217,11 +227,16 @@ class Ingest:
     def _note(self, told: Item) -> None:
         """The subscription began, was lost, or changed: the ledger keeps it."""
         if told.kind is Kind.LOST:
+            self._making.lost()
             self._store.close_stretch(told.data.decode(), intended=False)
             return
+        symbols = orjson.loads(told.data)
         if told.kind is Kind.CHANGED:
+            self._making.changed(symbols)
             self._store.close_stretch("the symbols were changed", intended=True)
-        self._store.open_stretch(self._feed, "AM", orjson.loads(told.data))
+        else:
+            self._making.subscribed(symbols)
+        self._store.open_stretch(self._feed, self._channels, symbols)
 
     def _report(self) -> None:
         log.info("%s", self.summary())
@@ -233,6 +248,8 @@ class Ingest:
         waiting = f"{self._inbox.waiting:,} frames waiting"
         if self._inbox.spilled:
             waiting += f" and {self._inbox.spilled / 2**20:,.1f} MiB in the spill file"
+        if "AM" not in self._channels:
+            waiting = f"made of {self._making.made_of:,} events; {waiting}"
         return (
             f"{c.received:,} received = {c.inserted:,} new + {c.replaced:,} replaced"
             f" + {c.unchanged:,} unchanged + {c.refused:,} refused; {waiting}; feed at {at}"

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 import psycopg
@@ -12,10 +13,11 @@ from psycopg.rows import TupleRow
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
 from tickstock.db.connection import connect, first_line, require_schema
-from tickstock.db.writer import Counts, write_bars
+from tickstock.db.writer import Counts, write_bars, write_ticks
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.ingest.ledger import Complete, Stretch
+from tickstock.ticks import Trade
 
 log = logging.getLogger(__name__)
 
@@ -65,27 +67,46 @@ class Store:
                 lambda conn: stretch.close(conn, reason, intended=intended), "the feed's ledger"
             )
 
-    def write(self, bars: Sequence[Bar], refusals: Sequence[Refusal]) -> Stored:
-        """Write a batch, waiting for the database if need be.
+    def write(
+        self,
+        bars: Sequence[Bar],
+        refusals: Sequence[Refusal],
+        *,
+        trades: Sequence[Trade] = (),
+        owed: Sequence[tuple[str, datetime]] = (),
+    ) -> Stored:
+        """Write a batch, waiting for the database if need be. `owed`: to be asked of REST.
 
         Raises DatabaseUnavailableError only when asked to stop while the database is gone.
         """
         try:
             counts, stored = self._persist(
-                lambda conn: self._write(conn, bars, refusals), f"{len(bars)} bars"
+                lambda conn: self._write(conn, bars, refusals, trades, owed), f"{len(bars)} bars"
             )
         except psycopg.DataError as error:
-            return self._write_without_poison(bars, refusals, error)
+            stored = self._write_without_poison(bars, refusals, error)
+            self.write((), (), trades=trades, owed=owed)
+            return stored
         self.counts = self.counts.plus(counts)
         if self._stretch is not None:
             self._stretch.commit(stored.bars)
         return stored
 
     def _write(
-        self, conn: Connection[TupleRow], bars: Sequence[Bar], refusals: Sequence[Refusal]
+        self,
+        conn: Connection[TupleRow],
+        bars: Sequence[Bar],
+        refusals: Sequence[Refusal],
+        trades: Sequence[Trade],
+        owed: Sequence[tuple[str, datetime]],
     ) -> tuple[Counts, Stored]:
         with conn.transaction():
             written = write_bars(conn, bars, source=SOURCE, refusals=refusals)
+            if trades:
+                write_ticks(conn, trades, source=SOURCE)
+            if owed:
+                symbols, minutes = [symbol for symbol, _ in owed], [ts for _, ts in owed]
+                conn.execute("select tickstock.doubt(%s, %s)", (symbols, minutes))
             possible = [bar for row, bar in enumerate(bars) if row not in written.refused_rows]
             complete = self._stretch.extend(conn, possible) if self._stretch else []
         return written.counts, Stored(possible, complete)
