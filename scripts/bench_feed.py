@@ -276,13 +276,13 @@ def _below(limit: float, unit: str, reached: float) -> str:
     return must(f"< {limit:g} {unit}", reached < limit)
 
 
-def _when(condition: Callable[[], object]) -> float:
+def _when(condition: Callable[[], object], *, every: float = 0.02) -> float:
     """When it came true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise MissingError(f"not everything is stored within {PATIENCE:.0f} s")
-        time.sleep(0.002)
+        time.sleep(every)
     return time.monotonic()
 
 
