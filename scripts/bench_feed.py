@@ -40,7 +40,7 @@ PATIENCE = 120.0
 """Seconds after which something that must happen has not happened."""
 BURST_LIMIT, MEMORY_LIMIT = 0.5, 250
 BARS = "select coalesce(sum(bars), 0)::bigint from feed_stretches"
-TICKS = "select count(*) from ticks"
+LAST_TICK = "select exists (select from ticks where symbol = %s and ts = %s and sequence = %s)"
 
 
 class MissingError(click.ClickException):
@@ -57,6 +57,8 @@ class Stream(NamedTuple):
     """Bytes up to the end of each minute."""
     stored: list[int]
     """Bars that must be stored when each minute has been sent."""
+    last: tuple[str, datetime, int]
+    """Symbol, time and sequence of the last event, where it is a trade."""
 
     @property
     def bars(self) -> int:
@@ -76,11 +78,14 @@ def stream(channel: str, symbols: int, minutes: int, *, trades: int | None = Non
         ends.append(len(data))
         events += len(some)
         bars.append(bars[-1] + len(minute.bars))
+    fields = some[-1].fields
+    at = START + timedelta(milliseconds=fields.get("t", 0) - START.timestamp() * 1_000)
+    last = fields["sym"], at, fields.get("q", 0)
     if channel == "AM":
-        return Stream(channel, bytes(data), events, ends, bars[1:])
+        return Stream(channel, bytes(data), events, ends, bars[1:], last)
     # Of the first minute something may be missing, and a minute is over when the next one goes on.
     made = [0, *(number - bars[1] for number in bars[1:-1])]
-    return Stream(channel, bytes(data), events, ends, made)
+    return Stream(channel, bytes(data), events, ends, made, last)
 
 
 def _events(channel: str, minute: Minute, encoder: Encoder) -> list[Event]:
@@ -200,16 +205,13 @@ def ours(
         connect(url, program="bench") as conn,
     ):
         began = server.send(0, len(what.data))
-        committed = _when(lambda: fetch_value(conn, BARS) >= what.bars) - began
-        stored = fetch_value(conn, "select count(*) from ohlcv_1min")
-        if stored != what.bars:
-            raise MissingError(f"{what.channel}: {stored} bars are stored of {what.bars}")
+        committed = _when_stored(conn, what.bars)
         if "--store-ticks" in options:
-            committed = (
-                _when(lambda: fetch_value(conn, "select count(*) from ticks") >= what.events)
-                - began
-            )
-        return committed, ingest.memory()
+            committed = _when(lambda: fetch_value(conn, LAST_TICK, *what.last))
+            if fetch_value(conn, "select count(*) from ticks") != what.events:
+                raise MissingError("not every trade is stored")
+        _check(conn, what)
+        return committed - began, ingest.memory()
 
 
 def throughput(
@@ -246,7 +248,7 @@ def minute_by_minute(dsn: str, folder: Path, what: Stream, symbols: int) -> list
         begin = done = 0
         for end, wanted in zip(what.ends, what.stored, strict=True):
             began = server.send(begin, end)
-            committed = _when_stored(conn, wanted)
+            committed = _when_stored(conn, wanted, every=0.002)
             if wanted > done:
                 times.append(committed - began)
             begin, done = end, wanted
@@ -261,9 +263,9 @@ def minute_by_minute(dsn: str, folder: Path, what: Stream, symbols: int) -> list
     return rows
 
 
-def _when_stored(conn: Conn, bars: int) -> float:
-    # Counted by the ledger, in the transaction of the bars: asking costs nothing.
-    return _when(lambda: fetch_value(conn, BARS) >= bars)
+def _when_stored(conn: Conn, bars: int, *, every: float = 0.02) -> float:
+    # Counted by the ledger, in the transaction of the bars: asking costs little.
+    return _when(lambda: fetch_value(conn, BARS) >= bars, every=every)
 
 
 def _check(conn: Conn, what: Stream) -> None:
