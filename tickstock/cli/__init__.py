@@ -1,6 +1,7 @@
 """The command `tickstock`. Each module holds a command, or a group of them, of the module's name."""
 
 import importlib
+import logging
 from typing import Any
 
 import click
@@ -45,6 +46,17 @@ class _Program(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            from tickstock import logs
+
+            if not logs.is_json():
+                raise
+            logging.getLogger("tickstock").error("%s", error.format_message())
+            ctx.exit(error.exit_code)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         import psycopg
 
         from tickstock.db.connection import first_line

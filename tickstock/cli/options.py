@@ -1,8 +1,8 @@
 """Options that commands share, each with its environment twin."""
 
 import logging
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -10,15 +10,28 @@ from typing import Any, TypeVar
 
 import click
 
+from tickstock import logs
 from tickstock.feed import rest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_FEED_URL = "wss://socket.massive.com/stocks"
 
+
+def _hidden(hide: Callable[[str | None], None]) -> Callable[..., str | None]:
+    """A callback for an option whose value is a secret, or holds one."""
+
+    def callback(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        hide(value)
+        return value
+
+    return callback
+
+
 database_url = click.option(
     "--database-url",
     envvar="TICKSTOCK_DATABASE_URL",
+    callback=_hidden(logs.hide_password),
     show_envvar=True,
     metavar="URL",
     help="PostgreSQL to use, such as postgresql://user@host/dbname. Without it (and without libpq's "
@@ -27,6 +40,7 @@ database_url = click.option(
 redis_url = click.option(
     "--redis-url",
     envvar="TICKSTOCK_REDIS_URL",
+    callback=_hidden(logs.hide_password),
     show_envvar=True,
     metavar="URL",
     help="Redis to publish on, such as redis://host:6379/0. Without it, events go by NOTIFY alone.",
@@ -34,6 +48,7 @@ redis_url = click.option(
 feed_url = click.option(
     "--feed-url",
     envvar="TICKSTOCK_FEED_URL",
+    callback=_hidden(logs.hide_password),
     show_envvar=True,
     default=DEFAULT_FEED_URL,
     show_default=True,
@@ -59,6 +74,7 @@ calls_per_minute = click.option(
 api_key = click.option(
     "--api-key",
     envvar=["MASSIVE_API_KEY", "POLYGON_API_KEY"],
+    callback=_hidden(logs.hide),
     show_envvar=True,
     metavar="KEY",
     help="Key of the feed. Better set in the environment than here, where others can see it.",
@@ -66,12 +82,28 @@ api_key = click.option(
 
 
 def verbosity(command: Command) -> Command:
-    """Add --verbose and --quiet, which set up logging on standard error."""
+    """Add --verbose, --quiet and --log-format, which set up logging on standard error."""
 
-    def set_up(context: click.Context, _: click.Parameter, level: int | None) -> None:
+    def set_level(context: click.Context, _: click.Parameter, level: int | None) -> None:
         if not context.resilient_parsing:
-            set_up_logging(level or logging.INFO)
+            logging.getLogger().setLevel(level or logging.INFO)
 
+    def set_format(context: click.Context, _: click.Parameter, log_format: str) -> None:
+        if not context.resilient_parsing:
+            _set_up_logging(log_format)
+
+    command = click.option(
+        "--log-format",
+        envvar="TICKSTOCK_LOG_FORMAT",
+        show_envvar=True,
+        type=click.Choice(logs.FORMATS),
+        default="text",
+        show_default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=set_format,
+        help="What the log on standard error looks like: text for people, or a JSON object a line.",
+    )(command)
     for flag, level, text in (
         ("--quiet", logging.WARNING, "Say only what went wrong."),
         ("--verbose", logging.DEBUG, "Say more."),
@@ -81,21 +113,23 @@ def verbosity(command: Command) -> Command:
             "log_level",
             flag_value=level,
             type=int,
+            is_eager=True,
             expose_value=False,
-            callback=set_up,
+            callback=set_level,
             help=text,
         )(command)
     return command
 
 
 def set_up_logging(level: int) -> None:
-    logging.basicConfig(
-        level=level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        force=True,
-    )
+    """For commands without these options: lines for people."""
+    logging.getLogger().setLevel(level)
+    _set_up_logging("text")
+
+
+def _set_up_logging(log_format: str) -> None:
+    logs.hide(os.environ.get("PGPASSWORD"))
+    logs.set_up(log_format)
 
 
 def stop_on_signals(stop: threading.Event) -> None:
