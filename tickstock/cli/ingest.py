@@ -1,7 +1,10 @@
 """`tickstock ingest`."""
 
 import hashlib
+import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -20,6 +23,8 @@ from tickstock.ingest.inbox import MEMORY
 from tickstock.ingest.making import Making, Session
 from tickstock.ingest.pipeline import Ingest, Listener
 from tickstock.ingest.symbols import SymbolsFile, read_symbols
+
+log = logging.getLogger(__name__)
 
 SMALL_PAGE = 10_000
 """Bars in an answer of REST: parsing a larger one would hold up the thread that drains the socket."""
@@ -87,6 +92,23 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     metavar="MIB",
     help="Memory for what waits for the database; beyond it a file below $TICKSTOCK_DATA_DIR is used.",
 )
+@click.option(
+    "--metrics-port",
+    envvar="TICKSTOCK_METRICS_PORT",
+    show_envvar=True,
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Tell Prometheus how it goes, at http://HOST:PORT/metrics; 0 for any free port.",
+)
+@click.option(
+    "--metrics-host",
+    envvar="TICKSTOCK_METRICS_HOST",
+    show_envvar=True,
+    default="127.0.0.1",
+    show_default=True,
+    metavar="HOST",
+    help="Address of this machine on which the metrics are told; 0.0.0.0 for all.",
+)
 @options.verbosity
 def ingest(
     symbols: str | None,
@@ -101,6 +123,8 @@ def ingest(
     redis_url: str | None,
     silence_limit: float,
     spill_after: int,
+    metrics_port: int | None,
+    metrics_host: str,
 ) -> None:
     """Store minute bars of the feed, until Ctrl-C.
 
@@ -160,7 +184,21 @@ def ingest(
             SymbolsFile(symbols_file, pipeline.client.change_symbols, pipeline.stop).start()
         if rest_url:
             rest.log_market_now(rest_url, api_key)
-        pipeline.run()
+        with _metrics(pipeline, metrics_host, metrics_port):
+            pipeline.run()
+
+
+@contextmanager
+def _metrics(pipeline: Ingest, host: str, port: int | None) -> Iterator[None]:
+    """Metrics for the length of the block, if they are asked for."""
+    if port is None:
+        yield
+        return
+    from tickstock.ingest.metrics import served  # a library that most runs can do without
+
+    with served(pipeline, host, port) as port:
+        log.info("metrics: http://%s:%d/metrics", host, port)
+        yield
 
 
 def _tickers(symbols: str | None, file: Path | None) -> list[str]:

@@ -24,6 +24,7 @@ from tickstock.errors import (
     RestRefusedError,
     TickstockError,
 )
+from tickstock.feed.http import Counts as Calls
 from tickstock.feed.http import StoppedError
 from tickstock.feed.rest import RestClient
 
@@ -159,6 +160,11 @@ class Filler(threading.Thread):
         self._feed = feed
         self._every = every
         self._trouble = ""
+
+    @property
+    def calls(self) -> Calls:
+        """What was asked of REST."""
+        return self._rest.counts
 
     def run(self) -> None:
         while not self._stop_event.wait(self._every):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 BATCH = 20_000
 """Bars, seconds and trades that are taken in at once, about. A batch is what has arrived while the
 last was written."""
+MINUTE = timedelta(minutes=1)
 REPORT_EVERY = 10.0
 """Seconds between two lines about progress."""
 
@@ -95,10 +96,30 @@ class Ingest:
         self._filler = make_filler(self.stop) if make_filler else None
         self._failure: Exception | None = None
         self._feed_time: datetime | None = None
+        self._received_at = datetime.now(UTC)
+        self.lag: timedelta | None = None
+        """From the end of the newest minute stored last to the receipt of its bars."""
 
     @property
     def counts(self) -> Counts:
         return self._store.counts
+
+    @property
+    def feed_time(self) -> datetime | None:
+        """Start of the newest minute of what was stored last, UTC."""
+        return self._feed_time
+
+    @property
+    def inbox(self) -> Inbox:
+        return self._inbox
+
+    @property
+    def filler(self) -> Filler | None:
+        return self._filler
+
+    @property
+    def forwarder(self) -> Forwarder | None:
+        return self._forwarder
 
     def run(self) -> None:
         """Run until `stop` is set, then store what has been received, and return.
@@ -210,13 +231,18 @@ class Ingest:
             self._making.add(frame)
             refusals += frame.refusals
             self.ignored += frame.ignored
+            if frame.bars or frame.seconds or frame.trades:
+                self._received_at = item.at
         return _Batch(self._making.take(), refusals), told
 
     def _write(self, batch: _Batch) -> None:
         made = batch.made
         stored = self._store.write(made.bars, batch.refusals, trades=made.trades, owed=made.owed)
         if stored.bars:
-            self._feed_time = max(bar.ts for bar in stored.bars)
+            newest = max(bar.ts for bar in stored.bars)
+            if self._feed_time is None or newest >= self._feed_time:  # else they are late ones
+                self.lag = self._received_at - newest - MINUTE
+            self._feed_time = newest
             if self._watchdog:
                 self._watchdog.heard(self._feed_time)
             if self._forwarder:
