@@ -109,11 +109,12 @@ begin atomic
     from public.backfills b where b.settled group by b.symbol
   ), missing as (
     select p.symbol, tstzmultirange(tstzrange(p.starts, greatest(p.starts, e.ends)))
-      - p.covered - coalesce(all_symbols.covered, '{}') - coalesce(t.stretches, '{}') - coalesce(everyones.stretches, '{}') as stretches
+      - p.covered - coalesce(t.stretches, '{}')
+      -- Found once, not for each symbol.
+      - coalesce((select a.covered from promise a where a.symbol = '*'), '{}')
+      - coalesce((select a.stretches from told a where a.symbol = '*'), '{}') as stretches
     from promise p
     left join told t on t.symbol = p.symbol
-    left join told everyones on everyones.symbol = '*' and p.symbol <> '*'
-    left join promise all_symbols on all_symbols.symbol = '*' and p.symbol <> '*'
     cross join lateral (select case when p.goes_on then p.ends else greatest(p.at_least, p.ends) end as ends) e
     union all
     -- Not even what was covered, or told before, settles a doubt.
