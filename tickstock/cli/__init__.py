@@ -14,6 +14,7 @@ COMMANDS = {
     "scan": "Find patterns in completed candles, until Ctrl-C.",
     "listen": "Print events as they come, until Ctrl-C.",
     "load": "Load the vendor's minute flat files.",
+    "status": "Say how the feed is doing: its clock, what comes in, what is owed, what waits.",
     "gaps": "List what the feed still owes.",
     "backfill": "Fill what the feed owes, or history, by REST or flat files.",
     "refresh": "Materialize the candles that have changed.",
