@@ -25,7 +25,9 @@ BY_SYMBOL = "select * from symbol_status(%s)"
 @options.database_url
 @options.verbosity
 def status(symbols: str | None, as_json: bool, database_url: str | None) -> None:
-    """Say how the feed is doing: its clock, what comes in, what is owed, what waits. Times are UTC.
+    """Say how the feed is doing, and each symbol.
+
+    Its clock, who is subscribed, what comes in, what is owed, what waits. Times are UTC.
 
     \b
     Example: tickstock status --symbols AAPL,TSLA

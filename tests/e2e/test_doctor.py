@@ -1,0 +1,194 @@
+"""`tickstock doctor` beside what is sound, and beside each thing that is not."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from psycopg import Connection, sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+from tests.feed.scripted_server import Peer, ScriptedServer
+from tickstock.doctor import Level, _clock, try_feed
+from tickstock.embedded.redis import embedded_redis
+from tickstock.simulator import RandomMarket, Simulator
+
+from .program import KEY, await_connected, run, running
+
+pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+Told = dict[str, dict[str, str]]
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator(RandomMarket(3), keys=[KEY]) as simulator:
+        yield simulator
+
+
+def ask(simulator: Simulator, url: str, code: int, **settings: str) -> Told:
+    """The findings of a doctor who ends with this code, by check."""
+    given = {
+        "TICKSTOCK_FEED_URL": simulator.url,
+        "TICKSTOCK_REST_URL": simulator.rest_url,
+        "TICKSTOCK_DATABASE_URL": url,
+        "MASSIVE_API_KEY": KEY,
+        **settings,
+    }
+    done = run("doctor", "--json", "--verbose", **given)
+    assert done.returncode == code, done.stdout + done.stderr
+    for secret in (given["MASSIVE_API_KEY"], "s3cr3t"):
+        assert not secret or secret not in done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["ok"] == (code == 0)
+    found: Told = {finding["check"]: finding for finding in told["checks"]}
+    failed = [finding for finding in found.values() if finding["level"] == "FAIL"]
+    assert bool(failed) == (code == 1)
+    return found
+
+
+def test_all_is_well(simulator: Simulator, url: str) -> None:
+    with embedded_redis() as redis_url:
+        told = ask(simulator, url, 0, TICKSTOCK_REDIS_URL=redis_url)
+        text = run(
+            "doctor", "--feed-url", simulator.url, "--rest-url", simulator.rest_url,
+            "--database-url", url, "--redis-url", redis_url, MASSIVE_API_KEY=KEY,
+        )  # fmt: skip
+    levels = {name: finding["level"] for name, finding in told.items()}
+    del levels["disk space"]  # the machine's
+    assert levels == dict.fromkeys(levels, "ok") | {"ingest": "warn"}
+    assert len(levels) == 13
+    assert told["clock"]["found"].startswith("not compared: ")
+    assert [line.split(":")[0].split(maxsplit=1)[1] for line in text.stdout.splitlines()] == [*told]
+    assert "warn  ingest: none runs; no bar yet; start `tickstock ingest`\n" in text.stdout
+
+
+@pytest.mark.parametrize("key", ["wr0ng-k3y", "wr0ng k3y", "wröngk3y", ""])
+def test_a_key_that_is_none(simulator: Simulator, url: str, key: str) -> None:
+    told = ask(simulator, url, 1, MASSIVE_API_KEY=key)
+    if key == "wr0ng-k3y":
+        assert told["feed"]["level"] == told["REST"]["level"] == "FAIL"
+        assert "set MASSIVE_API_KEY to a valid key" in told["feed"]["remedy"]
+        assert "set MASSIVE_API_KEY to a valid key" in told["REST"]["found"]
+    else:
+        assert told["key"]["level"] == "FAIL"
+        assert not told.keys() & {"feed", "REST", "clock"}
+
+
+def test_a_running_ingest_is_left_alone(url: str) -> None:
+    with Simulator(RandomMarket(3), keys=[KEY], max_connections=1) as simulator:
+        settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+        arguments = ("--symbols", "*", "--feed-url", simulator.url, "--verbose")
+        with running("ingest", *arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            told = ask(simulator, url, 0)
+            assert told["ingest"]["found"].startswith("runs")
+            assert told["feed"]["found"].startswith("not tried: ingest runs")
+            assert ingest.stop() == 0
+            assert "waiting" not in "".join(ingest.errors).replace("frames waiting", "")
+
+
+def test_nothing_is_there(simulator: Simulator, empty_url: str, url: str) -> None:
+    none = "127.0.0.1:1"
+    told = ask(
+        simulator, f"postgresql://me:s3cr3t@{none}/market", 1,
+        TICKSTOCK_REST_URL=f"http://{none}", TICKSTOCK_REDIS_URL=f"redis://me:s3cr3t@{none}/0",
+        TICKSTOCK_DATA_DIR="/dev/null/data",
+    )  # fmt: skip
+    failed = {name for name, finding in told.items() if finding["level"] == "FAIL"}
+    assert failed == {"database", "REST", "Redis", "spill folder"}
+    assert told["feed"]["found"].startswith("not tried: ")
+
+    told = ask(simulator, empty_url, 1)
+    assert "run `tickstock db migrate`" in told["schema"]["found"]
+    assert "privileges" not in told
+
+    told = ask(simulator, url, 1, TICKSTOCK_FEED_URL=f"ws://{none}/stocks?apiKey=s3cr3t")
+    assert told["feed"]["found"] == f"ws://{none}/stocks?***: connection refused"
+    told = ask(simulator, url, 1, TICKSTOCK_FEED_URL="https://me:s3cr3t@host/stocks")
+    assert "is not the address of a feed" in told["feed url"]["found"]
+
+
+def test_what_the_database_lacks(
+    simulator: Simulator, url: str, conn: Connection[TupleRow]
+) -> None:
+    conn.execute("update storage_policy set columnstore_after = '1 day'")
+    conn.execute(
+        "insert into feed_stretches (feed, channel, starts, latest, bars, closed_at, reason)"
+        " values ('ws://feed', 'AM', '2025-11-24 14:30+00', '2025-11-24 14:40+00', 9, now(), 'cut')"
+    )
+    role = f"guest_{conn.info.dbname}"
+    conn.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
+    try:
+        for schema in ("public", "tickstock"):
+            conn.execute(
+                sql.SQL("grant usage on schema {0} to {1}; grant select on all tables in schema {0} to {1}")
+                .format(sql.Identifier(schema), sql.Identifier(role))
+            )  # fmt: skip
+        told = ask(simulator, make_conninfo(url, user=role), 1)
+    finally:
+        conn.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
+    assert told["privileges"]["level"] == "FAIL"
+    assert "ohlcv_1min, refused_bars" in told["privileges"]["found"]
+    assert told["policies"]["level"] == "warn"
+    assert told["owed"]["level"] == "warn"
+    assert "in 1 gaps" in told["owed"]["found"]
+
+
+def _crowded(peer: Peer) -> None:
+    peer.status(("connected", "Connected Successfully"))
+    peer.expect("auth")
+    peer.status(("max_connections", "Maximum number of websocket connections exceeded."))
+    peer.close(1008)
+
+
+def _crowded_by_close(peer: Peer) -> None:
+    peer.status(("connected", "Connected Successfully"))
+    peer.expect("auth")
+    peer.close(1008, "Maximum number of connections")
+
+
+def _no_plan(peer: Peer) -> None:
+    peer.status(("connected", "Connected Successfully"))
+    peer.expect("auth")
+    peer.status(("auth_failed", "Your plan doesn't include websocket access."))
+
+
+def _rude(peer: Peer) -> None:
+    peer.status(("connected", "Connected Successfully"))
+    peer.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        (_crowded, "too many connections"),
+        (_crowded_by_close, "too many connections"),
+        (_no_plan, "its plan has no access"),
+        (_rude, "the other side hung up"),
+    ],
+)
+def test_what_the_feed_says(script: object, found: str, engine: object) -> None:
+    with ScriptedServer(script) as server:  # type: ignore[arg-type]
+        told = try_feed(server.url, KEY)
+    assert told.level is Level.FAIL
+    assert found in told.found
+    assert told.remedy
+
+
+@pytest.mark.parametrize(
+    ("off", "level", "word"),
+    [
+        (0, Level.OK, "agrees"),
+        (-1, Level.OK, "agrees"),  # the vendor's whole seconds
+        (-5.5, Level.OK, "agrees"),
+        (30, Level.WARN, "30 s behind"),
+        (-31, Level.WARN, "30 s ahead"),
+        (-3 * 86_400, Level.OK, "not compared"),
+    ],
+)
+def test_clocks(off: float, level: Level, word: str, engine: object) -> None:
+    now = datetime(2026, 1, 5, 15, tzinfo=UTC)
+    told = _clock((now + timedelta(seconds=off)).isoformat(), now, now)
+    assert (told.level, word in told.found) == (level, True)
