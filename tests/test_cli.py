@@ -50,6 +50,7 @@ NEEDS_A_SCHEMA = [
     ("refresh",),
     ("demo", "--seconds", "5"),
     ("db", "status"),
+    ("status",),
 ]
 
 

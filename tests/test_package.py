@@ -86,7 +86,9 @@ def test_the_installed_program_migrates(program: Path, empty_url: str, tmp_path:
     assert "ohlcv_monthly" in said
 
 
-@pytest.mark.parametrize("module", ["scan", "ingest", "simulate", "listen", "load", "demo"])
+@pytest.mark.parametrize(
+    "module", ["scan", "ingest", "simulate", "listen", "load", "demo", "status", "doctor"]
+)
 def test_every_command_runs_with_what_is_installed(
     program: Path, module: str, tmp_path: Path
 ) -> None:

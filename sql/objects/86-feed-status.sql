@@ -48,9 +48,9 @@ as $$
 declare
   clock constant timestamptz := public.feed_clock();
   today constant date := (clock at time zone 'America/New_York')::date;
-  until integer;
+  minutes_so_far integer;
 begin
-  select coalesce(sum(extract(epoch from p.ends - p.starts) / 60), 0)::integer into until
+  select coalesce(sum(extract(epoch from p.ends - p.starts) / 60), 0)::integer into minutes_so_far
   from tickstock.passed_sessions(today, today) p where clock is not null;
   -- Planned with these times at hand, so that only their chunks are looked at.
   return query execute $q$
@@ -74,7 +74,7 @@ begin
     left join counted c on c.symbol = s.symbol
     left join owed w on w.symbol = s.symbol
     order by s.symbol $q$
-  using symbols, clock, today::timestamp at time zone 'America/New_York', (today + 1)::timestamp at time zone 'America/New_York', until;
+  using symbols, clock, today::timestamp at time zone 'America/New_York', (today + 1)::timestamp at time zone 'America/New_York', minutes_so_far;
 end $$;
 comment on function symbol_status(text[]) is
   'How each symbol is doing: its last bar (start, UTC, of the last seven days; null: none), its lag behind the feed''s clock, its bars of the feed''s present day, the minutes expected by the calendar so far (few symbols trade in each), and the minutes that the feed owes of it. symbols null: all that had a bar or are subscribed by name. Example: select symbol, lag from symbol_status() where lag > ''10 minutes''.';
