@@ -133,7 +133,7 @@ def test_version() -> None:
     [
         (("ingets",), "No such command 'ingets'"),
         (INGEST, "no API key: set MASSIVE_API_KEY"),
-        (("ingest", "--api-key", KEY), "Missing option '--symbols'"),
+        (("ingest", "--api-key", KEY), "which symbols?"),
         (("ingest", "--symbols", "", "--api-key", KEY), "--symbols '' names no ticker"),
         (("ingest", "--symbols", " , ", "--api-key", KEY), "--symbols ' , ' names no ticker"),
         (("load",), "Missing argument 'FILE...'"),

@@ -17,7 +17,7 @@ COMMANDS = {
     "status": "Say how the feed is doing, and each symbol.",
     "doctor": "Check all that ingest needs, and say what to do.",
     "gaps": "List what the feed still owes.",
-    "backfill": "Fill what the feed owes, or history, by REST or flat files.",
+    "backfill": "Fill what the feed owes, or history of SYMBOLs, by REST.",
     "refresh": "Materialize the candles that have changed.",
     "simulate": "Be the feed: a local server that speaks the vendor's protocol.",
     "demo": "Run the whole pipeline on a simulated market.",

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tickstock.cli import options
-from tickstock.db.connection import connect
+from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.embedded.paths import data_dir
 from tickstock.feed import rest
@@ -126,7 +126,7 @@ def ingest(
     metrics_port: int | None,
     metrics_host: str,
 ) -> None:
-    """Store minute bars of the feed, until Ctrl-C.
+    """Store the feed's minute bars, until Ctrl-C.
 
     \b
     Example: MASSIVE_API_KEY=… tickstock ingest --symbols AAPL,TSLA
@@ -226,6 +226,7 @@ def _checked(channels: tuple[str, ...], store_ticks: bool) -> tuple[str, ...]:
 
 def _sessions(url: str) -> list[Session]:
     with connect(url, program="calendar") as conn:
+        require_schema(conn)
         return [(opens, closes) for opens, closes in conn.execute(SESSIONS)]
 
 
