@@ -212,3 +212,28 @@ def test_the_backoff_is_reset_by_data_and_not_by_the_login() -> None:
             pass
         run.stop_in_time()
     assert run.backoff.calls == ["next", "next", "reset", "next", "next", "reset"]
+
+
+@pytest.mark.parametrize("script", [_close(1008, "slow consumer"), _close(1011, "")])
+def test_a_cut_as_a_slow_consumer_is_counted_and_explained(
+    script: Callable[[Peer], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with ScriptedServer(script, script, sends_a_bar()) as server, running(server.url) as run:
+        run.bar()
+        assert run.client.slow_cuts == 2
+    assert "as a slow consumer, 2 times so far" in caplog.text
+
+
+def _silent(peer: Peer) -> None:
+    peer.serve()
+    peer.stay()
+
+
+def test_an_open_and_silent_feed_is_given_up_when_patience_ends() -> None:
+    with (
+        ScriptedServer(_silent, sends_a_bar()) as server,
+        running(server.url, patience=lambda: 0.3) as run,
+    ):
+        run.bar()
+        assert run.client.last_drop is not None
+        assert run.client.last_drop.reason.startswith("silent: no data for 0 s of the regular")

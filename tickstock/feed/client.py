@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.1  # seconds until a silent socket lets us look at the stop event
 _DROPS_KEPT = 100
+_INTERNAL_ERROR = 1011  # how clients see a cut by the vendor's keep-alive
 
 _FINAL = {
     StatusKind.AUTH_FAILED: (
@@ -121,6 +122,8 @@ class FeedClient:
         self.drops: deque[Drop] = deque(maxlen=_DROPS_KEPT)
         """The latest drops, oldest first; `drop_count` counts them all."""
         self.drop_count = 0
+        self.slow_cuts = 0
+        """Drops because the feed found us too slow."""
         self._url = url
         self._key = key
         self._channels = channels
@@ -346,6 +349,13 @@ class FeedClient:
         reason = data[2:].decode("utf-8", "replace")
         if "maximum number of" in reason.lower():
             self._note_crowd()
+        if "slow consumer" in reason.lower() or code == _INTERNAL_ERROR:
+            self.slow_cuts += 1
+            log.warning(
+                "feed: it cuts us off as a slow consumer, %d times so far: what it sends is not taken fast "
+                "enough. Give this machine less to do, or subscribe to fewer symbols.",
+                self.slow_cuts,
+            )
         return f"closed by the feed: {code or 'no code'} {self._safe(reason)}".rstrip()
 
     def _judge(self, statuses: list[Status]) -> set[StatusKind]:
