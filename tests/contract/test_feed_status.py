@@ -60,7 +60,7 @@ def test_a_feed_that_is_on(conn: Connection[TupleRow], url: str) -> None:
         assert told["candles_to_scan"] == len(old) + len(bars)
         rows = conn.execute("select * from symbol_status()").fetchall()
         by_name = conn.execute("select * from symbol_status('{B,GONE}')").fetchall()
-    owed_by: dict[str, int] = dict(conn.execute(OWED).fetchall())
+        owed_by: dict[str, int] = dict(conn.execute(OWED).fetchall())
     expected = 330 + 40
     assert rows == [
         ("A", START + 39 * MINUTE, 0 * MINUTE, 40, expected, owed_by["A"]),
