@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -207,7 +207,9 @@ def ours(
         began = server.send(0, len(what.data))
         committed = _when_stored(conn, what.bars)
         if "--store-ticks" in options:
-            committed = _when(lambda: fetch_value(conn, LAST_TICK, *what.last))
+            while not fetch_value(conn, LAST_TICK, *what.last):
+                time.sleep(0.02)
+            committed = time.monotonic()
             if fetch_value(conn, "select count(*) from ticks") != what.events:
                 raise MissingError("not every trade is stored")
         _check(conn, what)
@@ -248,7 +250,7 @@ def minute_by_minute(dsn: str, folder: Path, what: Stream, symbols: int) -> list
         begin = done = 0
         for end, wanted in zip(what.ends, what.stored, strict=True):
             began = server.send(begin, end)
-            committed = _when_stored(conn, wanted, every=0.002)
+            committed = _when_stored(conn, wanted)
             if wanted > done:
                 times.append(committed - began)
             begin, done = end, wanted
@@ -263,9 +265,16 @@ def minute_by_minute(dsn: str, folder: Path, what: Stream, symbols: int) -> list
     return rows
 
 
-def _when_stored(conn: Conn, bars: int, *, every: float = 0.02) -> float:
-    # Counted by the ledger, in the transaction of the bars: asking costs little.
-    return _when(lambda: fetch_value(conn, BARS) >= bars, every=every)
+def _when_stored(conn: Conn, bars: int) -> float:
+    """When so many bars were committed: told by the database, as asking again and again costs it time."""
+    conn.execute("listen tickstock_bars")
+    deadline = time.monotonic() + PATIENCE
+    while fetch_value(conn, BARS) < bars:
+        if time.monotonic() > deadline:
+            raise MissingError(f"not everything is stored within {PATIENCE:.0f} s")
+        for _ in conn.notifies(timeout=1.0, stop_after=1):
+            pass
+    return time.monotonic()
 
 
 def _check(conn: Conn, what: Stream) -> None:
@@ -276,16 +285,6 @@ def _check(conn: Conn, what: Stream) -> None:
 
 def _below(limit: float, unit: str, reached: float) -> str:
     return must(f"< {limit:g} {unit}", reached < limit)
-
-
-def _when(condition: Callable[[], object], *, every: float = 0.02) -> float:
-    """When it came true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise MissingError(f"not everything is stored within {PATIENCE:.0f} s")
-        time.sleep(every)
-    return time.monotonic()
 
 
 def _process(script: str, *arguments: object) -> "subprocess.Popen[str]":
