@@ -41,6 +41,7 @@ from fractions import Fraction
 from functools import lru_cache
 from math import fsum, inf, isnan, nan
 from operator import mul
+from struct import Struct
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -431,6 +432,7 @@ class _OfTrades(_Forming[Trade]):
 
 
 _COLUMNS = 7  # start, open, high, low, close, volume, vwap (NaN: not told)
+_pack = Struct(f"{_COLUMNS}d").pack
 
 
 class _OfSeconds(_Forming[Second]):
@@ -443,11 +445,12 @@ class _OfSeconds(_Forming[Second]):
 
     def add(self, second: Second, regular: bool) -> bool:  # noqa: ARG002
         _, start, opened, high, low, close, volume, vwap = second
-        row = (start, opened, high, low, close, volume, nan if vwap is None else vwap)
+        # In half the time of array.extend().
+        row = _pack(start, opened, high, low, close, volume, nan if vwap is None else vwap)
         if start <= self._newest:
-            return self._replace(start, array("d", map(float, row)))
+            return self._replace(start, array("d", row))
         self._newest = start
-        self._rows.extend(map(float, row))
+        self._rows.frombytes(row)
         return True
 
     def _replace(self, start: int, row: "array[float]") -> bool:

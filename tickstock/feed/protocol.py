@@ -109,7 +109,7 @@ def parse_frame(frame: bytes | str, received_at: datetime) -> Frame:
     for event in events:
         kind = event.get("ev") if type(event) is dict else None
         if kind == "AM":
-            bar = _aggregate(event, MINUTE_MS, _minute, Bar)
+            bar = _aggregate(event, MINUTE_MS, _minute, Bar, (None,))
             others.append(event) if bar is None else bars.append(bar)
         elif kind == "T":
             trade = _trade(event)
@@ -145,7 +145,7 @@ def bar_of_row(symbol: str, row: Any) -> Bar | Refusal:
     if type(row) is not dict:
         return Refusal(_REST, "not a row: no object", _text(row, PAYLOAD_LIMIT))
     event = {**row, "sym": symbol, "s": row.get("t"), "e": None}
-    bar, trades = _aggregate(event, MINUTE_MS, _minute, Bar), row.get("n")
+    bar, trades = _aggregate(event, MINUTE_MS, _minute, Bar, (None,)), row.get("n")
     if bar is None:
         reason = _defect(event, MINUTE_MS, start_name="t")
     elif trades is None:
@@ -161,7 +161,8 @@ def _aggregate(
     event: dict[str, Any],
     span: int,
     start_of: Callable[[int], Start | None],
-    make: Callable[[str, Start, Number, Number, Number, Number, Number, Number | None], Item],
+    kind: type[Item],
+    rest: tuple[None, ...] = (),
 ) -> Item | None:
     """What a sound AM or A event holds, else None. The hot path: `_defect` says what was wrong."""
     try:
@@ -182,8 +183,10 @@ def _aggregate(
         begin = start_of(start)
         if begin is None:
             return None
-        shares = _shares(volume, event.get("dv"))
-        return make(symbol, begin, opened, high, low, close, shares, vwap)
+        if type(volume) is float or "dv" in event:
+            volume = _shares(volume, event.get("dv"))
+        # As Bar(...) and Second(...) do it, in half the time; `rest`: what no event tells.
+        return _new(kind, (symbol, begin, opened, high, low, close, volume, vwap, *rest))
     except (KeyError, TypeError):
         return None
 
