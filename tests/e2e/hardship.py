@@ -73,7 +73,11 @@ def events(url: str) -> list[TupleRow]:
 
 
 def _elsewhere(url: str) -> "psycopg.Connection[TupleRow]":
-    return psycopg.connect(make_conninfo(url, dbname="postgres"), autocommit=True)
+    return psycopg.connect(
+        # What is done here must outlive a crash of the server; those of tests need not, by default.
+        make_conninfo(url, dbname="postgres", options="-c synchronous_commit=on"),
+        autocommit=True,
+    )
 
 
 def _dbname(url: str) -> str:

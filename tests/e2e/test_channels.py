@@ -45,7 +45,7 @@ def test_bars_made_live_are_those_of_the_market(
     faults = Faults(DISTURBED, seed=3)
     arguments = ("ingest", "--symbols", "*", "--feed-url")
     with (
-        Simulator(market(45), keys=[KEY], speed=0, faults=faults) as simulator,
+        Simulator(market(45), keys=[KEY], closes=True, speed=0, faults=faults) as simulator,
         running(*arguments, simulator.url, **settings) as ingest,
     ):
         assert simulator.finished.wait(DEADLINE)
@@ -72,7 +72,7 @@ def test_what_was_seen_in_part_is_owed_and_filled(
 ) -> None:
     settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
     faults = Faults(DISTURBED, seed=4)
-    with Simulator(market(70), keys=[KEY], speed=600, faults=faults) as simulator:
+    with Simulator(market(70), keys=[KEY], closes=True, speed=600, faults=faults) as simulator:
         settings |= {"TICKSTOCK_FEED_URL": simulator.url, "TICKSTOCK_REST_URL": simulator.rest_url}
         with running("ingest", "--symbols", "*", "--channel", channel, **settings) as ingest:
             eventually(lambda: (simulator.clock or OPENING) > OPENING, "minutes pass")

@@ -43,7 +43,7 @@ def truth(simulator: Simulator) -> dict[tuple[str, datetime], tuple[float, ...]]
 
 
 def test_the_next_ingest_fills_what_a_killed_one_missed(url: str) -> None:
-    with Simulator(market(5, 120), keys=[KEY], speed=1_200) as simulator:
+    with Simulator(market(5, 120), keys=[KEY], closes=True, speed=1_200) as simulator:
         settings = settings_for(url, simulator)
         arguments = ("ingest", "--symbols", ",".join(sorted(symbols_of(simulator))))
         with running(*arguments, **settings) as ingest:
@@ -66,7 +66,7 @@ def symbols_of(simulator: Simulator) -> set[str]:
 
 
 def test_without_rest_ingest_goes_on_and_gaps_stay_owed(url: str) -> None:
-    with Simulator(market(5, 60), keys=[KEY], speed=1_200) as simulator:
+    with Simulator(market(5, 60), keys=[KEY], closes=True, speed=1_200) as simulator:
         settings = settings_for(url, simulator) | {"TICKSTOCK_REST_URL": "http://127.0.0.1:9"}
         with running("ingest", "--symbols", "*", **settings) as ingest:
             assert simulator.finished.wait(DEADLINE)
@@ -85,7 +85,7 @@ def test_without_rest_ingest_goes_on_and_gaps_stay_owed(url: str) -> None:
 def test_a_backfill_killed_in_the_middle_does_not_ask_again(
     url: str, conn: Connection[TupleRow]
 ) -> None:
-    with Simulator(market(40, 60), keys=[KEY], speed=3_600) as simulator:
+    with Simulator(market(40, 60), keys=[KEY], closes=True, speed=3_600) as simulator:
         settings = settings_for(url, simulator)
         with running(
             "ingest", "--symbols", "*", **settings | {"TICKSTOCK_REST_URL": "http://127.0.0.1:9"}
@@ -109,7 +109,9 @@ def test_a_backfill_killed_in_the_middle_does_not_ask_again(
 
 def test_history_shows_what_the_stream_left_out_without_a_trace(url: str) -> None:
     faults = Faults({"gap": 0.05}, seed=1)
-    with Simulator(market(10, 60), keys=[KEY], speed=3_600, faults=faults) as simulator:
+    with Simulator(
+        market(10, 60), keys=[KEY], closes=True, speed=3_600, faults=faults
+    ) as simulator:
         settings = settings_for(url, simulator)
         with running("ingest", "--symbols", "*", **settings) as ingest:
             assert simulator.finished.wait(DEADLINE)
@@ -124,7 +126,7 @@ def test_history_shows_what_the_stream_left_out_without_a_trace(url: str) -> Non
 def test_the_day_s_file_settles_the_day(
     url: str, conn: Connection[TupleRow], tmp_path: Path
 ) -> None:
-    with Simulator(market(10, 60), keys=[KEY], speed=3_600) as simulator:
+    with Simulator(market(10, 60), keys=[KEY], closes=True, speed=3_600) as simulator:
         settings = settings_for(url, simulator) | {"TICKSTOCK_REST_URL": "http://127.0.0.1:9"}
         with running("ingest", "--symbols", "*", **settings) as ingest:
             until(url, LATEST, True, OPENING + timedelta(minutes=20))
@@ -157,7 +159,7 @@ def test_the_day_s_file_settles_the_day(
     ],
 )
 def test_what_makes_no_sense_is_said(url: str, arguments: list[str], said: str) -> None:
-    with Simulator(market(1, 5), keys=[KEY]) as simulator:
+    with Simulator(market(1, 5), keys=[KEY], closes=True) as simulator:
         done = run("backfill", *arguments, **settings_for(url, simulator))
     assert done.returncode in (1, 2)
     assert said in done.stderr
@@ -166,7 +168,7 @@ def test_what_makes_no_sense_is_said(url: str, arguments: list[str], said: str) 
 def test_the_subscription_follows_the_file_of_symbols(url: str, tmp_path: Path) -> None:
     file = tmp_path / "symbols"
     file.write_text("A  # the first\n")
-    with Simulator(market(5, 390), keys=[KEY], speed=600) as simulator:
+    with Simulator(market(5, 390), keys=[KEY], closes=True, speed=600) as simulator:
         names = sorted(symbols_of(simulator))[:3]
         file.write_text(f"{names[0]}  # the first\n")
         settings = settings_for(url, simulator)

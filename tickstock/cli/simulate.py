@@ -117,6 +117,7 @@ def simulate(
         max_connections=max_connections,
         faults=Faults(rates, seed=seed),
         seed=seed,
+        closes=True,
     ) as simulator:
         click.echo(f"{simulator.url} (key: {key}); the market opens with the first subscriber")
         click.echo(f"{simulator.rest_url} is its REST API")

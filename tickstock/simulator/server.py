@@ -58,6 +58,8 @@ class Simulator:
     Whenever something waits for the clients (this, `settle()`, the end of the market), one that takes
     nothing for `stall_timeout` seconds is cut off.
 
+    With `closes` the market's clock is at New York's midnight once the market has ended: what there is
+    is final then. Else it stands where it ended.
     With `wait_for_subscriber` the clock stands still until the first subscription, and at infinite
     speed whenever there is none.
 
@@ -90,6 +92,7 @@ class Simulator:
         crowded_out: Literal["new", "old"] = "new",
         splits: Mapping[str, int] | None = None,
         seed: int = 0,
+        closes: bool = False,
     ) -> None:
         if not speed >= 0:
             raise TickstockError(f"speed {speed}: give a positive number, or 0 for no limit")
@@ -102,6 +105,7 @@ class Simulator:
         `truth()`. The simulator's thread writes it: look at it as a whole after `finished`, `stop()`,
         or `pause()` and `settle()`.
         """
+        self._closes = closes
         self.events_sent = 0
         """Events of the market handed to sockets, counted once for each client."""
         self.faults = faults or Faults()
@@ -358,7 +362,7 @@ class Simulator:
                 await self._pass(minute, encoder.encode(minute))
             self._send(self.faults.remains())
             await self._flush()
-            if self.clock is not None:
+            if self.clock is not None and self._closes:
                 # REST's clock goes on: the day is over, what there is now is final.
                 self.clock = _midnight_after(self.clock)
         except Exception as error:
