@@ -90,6 +90,7 @@ class Chaos:
 
     def end(self) -> None:
         assert self._ingest
+        self._ingest.await_error("feed: ")  # before, it has no ear for signals
         assert self._ingest.stop() == 0, "".join(self._ingest.errors)
         self._check(self._ingest)
 
