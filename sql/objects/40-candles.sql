@@ -117,7 +117,7 @@ begin
                           then public.session_of(ts) end$q$, level.timeframe) end);
   end loop;
 end $$;
--- Up to version 0.1 it asked recent_since() itself. Here, since nothing uses it any more.
+-- Before 0.2 was released it asked recent_since() itself. Here, since nothing uses it any more.
 drop function if exists tickstock.candles_of_minutes(text, timestamptz, interval);
 
 do $$

@@ -7,19 +7,18 @@ since the tests ask again and again about bars of which few have changed.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-import exchange_calendars
 import pandas as pd
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.contract import exchange
 from tickstock.timeframes import TIMEFRAMES
 
-NEW_YORK = "America/New_York"
 COLUMNS = "symbol, ts, open, high, low, close, volume, vwap, trades, bars, session, complete"
 LARGER = TIMEFRAMES[1:]
 REGULAR = ("daily", "weekly", "monthly")
@@ -27,8 +26,7 @@ WITHIN_HALF_HOUR = {"5min": 5, "15min": 15, "30min": 30}
 
 Key: TypeAlias = tuple[str, datetime]
 """Symbol and start (UTC) of a bar or candle."""
-Session: TypeAlias = tuple[datetime, datetime]
-"""Open and close, UTC."""
+Session: TypeAlias = exchange.Hours
 
 
 class Snapshot(NamedTuple):
@@ -64,7 +62,8 @@ class Calendar(NamedTuple):
         return Calendar(frozenset(rest | {(day, session)}))
 
     def session(self, day: date) -> Session | None:
-        return dict(self.changed)[day] if day in dict(self.changed) else official_session(day)
+        changed = dict(self.changed)
+        return changed[day] if day in changed else exchange.schedule().get(day)
 
 
 OFFICIAL = Calendar()
@@ -231,11 +230,11 @@ def _end(start: datetime, timeframe: str) -> datetime:
 
 def _local(moment: datetime) -> pd.Timestamp:
     """The clock in New York."""
-    return pd.Timestamp(moment).tz_convert(NEW_YORK).tz_localize(None)
+    return pd.Timestamp(moment).tz_convert(exchange.NEW_YORK).tz_localize(None)
 
 
 def _utc(local: pd.Timestamp) -> datetime:
-    moment: datetime = local.tz_localize(NEW_YORK).tz_convert(UTC).to_pydatetime()
+    moment: datetime = local.tz_localize(exchange.NEW_YORK).tz_convert(UTC).to_pydatetime()
     return moment
 
 
@@ -246,10 +245,10 @@ def session_at(half_hour: datetime, calendar: Calendar = OFFICIAL) -> str:
     session = calendar.session(day)
     if session is None:
         return "closed"
-    opens, closes = session
-    first = _utc(pd.Timestamp(datetime.combine(day, time(4))))
-    edges = (first, opens, closes, closes + timedelta(hours=4))
-    return ("closed", "pre", "regular", "after", "closed")[sum(half_hour >= edge for edge in edges)]
+    for name, starts, ends in exchange.sessions_of(day, session):
+        if starts <= half_hour < ends:
+            return name
+    return "closed"
 
 
 @cache
@@ -277,18 +276,3 @@ def _days(start: datetime, end: datetime) -> Iterator[date]:
     while day < last:
         yield day
         day += timedelta(days=1)
-
-
-@cache
-def official_session(day: date) -> Session | None:
-    schedule = _schedule()
-    if pd.Timestamp(day) not in schedule.index:
-        return None
-    row = schedule.loc[pd.Timestamp(day)]
-    return row["open"].to_pydatetime(), row["close"].to_pydatetime()
-
-
-@cache
-def _schedule() -> pd.DataFrame:
-    calendar = exchange_calendars.get_calendar("XNYS", start="1990-01-01", end="2040-12-31")
-    return pd.DataFrame(calendar.schedule)

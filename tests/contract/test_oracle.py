@@ -7,7 +7,8 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 
-from tests.contract.oracle import LARGER, NEW_YORK, OFFICIAL, REGULAR, candles_of, parts_of
+from tests.contract.exchange import NEW_YORK
+from tests.contract.oracle import LARGER, OFFICIAL, REGULAR, candles_of, parts_of
 
 WIDTHS = {"5min": "5min", "15min": "15min", "30min": "30min", "1hour": "1h"}
 PERIODS = {"daily": "D", "weekly": "W-SUN", "monthly": "M"}

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import ClassVar, NamedTuple, TypeAlias
-from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -27,13 +26,13 @@ from hypothesis.stateful import (
 )
 
 from tests.conftest import Engine
+from tests.contract.exchange import NEW_YORK, schedule
 from tests.contract.oracle import (
     OFFICIAL,
     Calendar,
     Key,
     Session,
     differences,
-    official_session,
     read_snapshot,
 )
 from tickstock.bars import Bar
@@ -44,7 +43,6 @@ STEPS = int(os.environ.get("TICKSTOCK_TEST_STEPS", "160"))
 STEPS_AT_ONCE = 40
 """On one database, until the next one begins anew."""
 
-NEW_YORK = ZoneInfo("America/New_York")
 WEEK, MINUTE = timedelta(days=7), timedelta(minutes=1)
 
 # Clocks put forward and back, a holiday and the half day after it, the turn of a week, a month and a
@@ -392,7 +390,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(day=st.sampled_from(DAYS))
     def restore_calendar(self, day: date) -> None:
-        self._set_session(day, official_session(day))
+        self._set_session(day, schedule().get(day))
 
     def _set_session(self, day: date, session: Session | None) -> None:
         statement: str = "delete from trading_days where day = %s"
