@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from bench_support import Conn
-from psycopg import sql
 
 from tickstock.bars import Bar
 from tickstock.db.connection import connect
@@ -99,10 +98,8 @@ class Market:
         ]
 
     def read_last_300(self, conn: Conn, timeframe: str) -> None:
-        query = sql.SQL("select * from {} where symbol = %s order by ts desc limit 300").format(
-            sql.Identifier(f"ohlcv_{timeframe}")
-        )
-        conn.execute(query, (self.random.choice(self.old_symbols),)).fetchall()
+        query = "select * from candles(%s, %s, last => 300)"
+        conn.execute(query, (self.random.choice(self.old_symbols), timeframe)).fetchall()
 
     def read_any(self, conn: Conn) -> None:
         self.read_last_300(conn, self.random.choice(TIMEFRAMES))

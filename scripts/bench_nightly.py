@@ -52,10 +52,16 @@ def on_the_fly(timeframe: str) -> sql.Composed:
 
     Intraday with a lower bound that holds 300 candles of the regular session, or it would read all.
     """
-    width = WIDTHS.get(timeframe)
-    days = 3 + 7 / 5 * (300 * width / timedelta(hours=6.5)) if width else 100_000
+    regular = timeframe not in WIDTHS
     return sql.SQL(
         "select b.symbol, candle_start({}, b.ts) as ts, {} from ohlcv_1min b {}"
         " where b.symbol = %s and b.ts >= %s::timestamptz - interval {}"
         " group by 1, 2 order by 2 desc limit 300"
-    ).format(timeframe, AGGREGATES, NOTHING if width else REGULAR, f"{days:.0f} days")
+    ).format(timeframe, AGGREGATES, REGULAR if regular else NOTHING, days_of_300(timeframe))
+
+
+def days_of_300(timeframe: str) -> str:
+    """An interval that holds 300 candles of the regular session; for days and more, all time."""
+    width = WIDTHS.get(timeframe)
+    days = 3 + 7 / 5 * (300 * width / timedelta(hours=6.5)) if width else 100_000
+    return f"{days:.0f} days"

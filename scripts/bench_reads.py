@@ -8,7 +8,8 @@ from typing import Protocol
 import bench_nightly
 from bench_duckdb import Duck, check
 from bench_market import Market
-from bench_support import Latencies, Row, duration, must, seconds
+from bench_support import Latencies, Row, duration, must, relation, seconds
+from psycopg import sql
 
 from tickstock.db.connection import fetch_value
 from tickstock.timeframes import TIMEFRAMES
@@ -37,7 +38,7 @@ def measure(market: Market, folder: Path, dirty: int) -> list[Row]:
     p99 = _all(corrected).p99
     rows = [
         Row(
-            f"last 300 candles of a symbol, any timeframe; {number:,} bars, all clean",
+            f"candles(…, last => 300), any timeframe; {number:,} bars, all clean",
             str(_all(clean)),
         ),
         Row(
@@ -46,6 +47,7 @@ def measure(market: Market, folder: Path, dirty: int) -> list[Row]:
             must("p99 < 10 ms", p99 < 0.010),
         ),
         Row(f"  the slowest timeframe of these, {worst}", str(worst_times)),
+        *_views(market),
         *_rivals(market, folder),
         Row(f"refresh of {dirty:,} corrections", duration(seconds(market.refresh))),
     ]
@@ -60,6 +62,26 @@ def _correct(market: Market, number: int) -> None:
     market.write([market.late_bar(LAST_WEEK) for _ in range(number - half)])
     # As autovacuum does it, when it comes round.
     market.conn.execute("analyze tickstock.dirty")
+
+
+def _views(market: Market) -> list[Row]:
+    def bounded(timeframe: str) -> None:
+        query = sql.SQL(
+            "select * from {} where symbol = %s and ts >= feed_clock() - interval {}"
+            " order by ts desc limit 300"
+        ).format(relation(timeframe), bench_nightly.days_of_300(timeframe))
+        market.conn.execute(query, (market.random.choice(market.old_symbols),)).fetchall()
+
+    def unbounded(timeframe: str) -> None:
+        query = sql.SQL("select * from {} where symbol = %s order by ts desc limit 300").format(
+            relation(timeframe)
+        )
+        market.conn.execute(query, (market.random.choice(market.old_symbols),)).fetchall()
+
+    return [
+        Row("  the same from the view, since a time", str(_all(_times(bounded, READS)))),
+        Row("  the same from the view, since ever", str(_all(_times(unbounded, READS)))),
+    ]
 
 
 def _rivals(market: Market, folder: Path) -> list[Row]:

@@ -13,8 +13,9 @@ begin
     where nth > 1));
   -- A large load leaves a long, nearly empty file, which queries read to its end. No vacuum mends it
   -- while a mark stays at the end. Nobody is kept waiting: it is tried again with the next refresh.
+  -- A mark takes some 60 bytes.
   if pg_relation_size('tickstock.dirty') > 8 * 1024 * 1024
-    and (select count(*) < 10000 from (select from tickstock.dirty limit 10000) d) then
+    and pg_relation_size('tickstock.dirty') > 600 * (select count(*) from (select from tickstock.dirty limit 100000) d) then
     begin
       perform set_config('lock_timeout', '50ms', true);
       cluster tickstock.dirty using dirty_pkey;

@@ -28,56 +28,56 @@ declare
     )$q$, unit);
   since timestamptz := public.candle_start(unit, (select min(g) from unnest(granules) g));
   until timestamptz := public.candle_end(unit, public.candle_start(unit, (select max(g) from unnest(granules) g)));
-  -- Unit by unit, each by the index: no plan for one unit is bad for fifty thousand, or the other way round.
-  fresh text := format($q$
-    fresh as (
-      select u.symbol, c.* from unit u cross join lateral (
-        select public.candle_start(%1$L, p.ts) as ts, (array_agg(p.open order by p.ts))[1] as open, max(p.high) as high, min(p.low) as low,
-          (array_agg(p.close order by p.ts))[count(*)] as close, sum(p.volume) as volume,
-          case when count(*) = count(p.turnover) then sum(p.turnover) end as turnover,
-          case when count(*) = count(p.trades) then sum(p.trades)::bigint end as trades, sum(p.bars)::integer as bars
-        from (select * from tickstock.candles_%2$s s
-              where s.symbol = u.symbol and s.ts >= %3$s and s.ts < %4$s
-                -- Known to the planner: chunks that hold nothing of all this.
-                and s.ts >= %5$L and s.ts < %6$L
-              order by s.ts offset 0) p
-        group by 1) c
-    )$q$, timeframe, source,
-    format(edge, case timeframe when 'daily' then 'opens_at' else 'starts' end),
-    format(edge, case timeframe when 'daily' then 'closes_at' else 'ends' end),
-    since, until);
-  there text := format('m.symbol = u.symbol and m.ts >= u.starts and m.ts < u.ends and m.ts >= %L and m.ts < %L', since, until);
+  -- Known to the planner: chunks that hold nothing of all this.
+  within text := format('m.ts >= %L and m.ts < %L', since, until);
   columns text := 'symbol, ts, open, high, low, close, volume, turnover, trades, bars';
-  any_there boolean;
+  -- All timeframes have the columns of this one.
+  stored tickstock.candles_5min[];
+  fresh tickstock.candles_5min[];
+  changed tickstock.candles_5min[];
+  gone tickstock.candles_5min[];
+  added tickstock.candles_5min[];
 begin
+  -- Unit by unit, each by the index: no plan for one unit is bad for fifty thousand, or the other way round.
   execute format($q$
-    with %s select exists (select from unit u cross join lateral (select from tickstock.candles_%s m where %s offset 0) m)
-    $q$, units, timeframe, there) into any_there using symbols, granules;
-  if not any_there then
-    -- As in bulk loads, and when a half hour has ended.
-    execute format('with %s, %s insert into %s (%s) select %5$s from fresh', units, fresh, target, columns, columns)
-    using symbols, granules;
-    return;
-  end if;
+    with %s
+    select array_agg(row(u.symbol, c.*)::tickstock.candles_5min) from unit u cross join lateral (
+      select public.candle_start(%L, p.ts), (array_agg(p.open order by p.ts))[1], max(p.high), min(p.low),
+        (array_agg(p.close order by p.ts))[count(*)], sum(p.volume),
+        case when count(*) = count(p.turnover) then sum(p.turnover) end,
+        case when count(*) = count(p.trades) then sum(p.trades)::bigint end, sum(p.bars)::integer
+      from (select * from tickstock.candles_%s m where m.symbol = u.symbol and m.ts >= %s and m.ts < %s and %s
+            order by m.ts offset 0) p
+      group by 1) c
+    $q$, units, timeframe, source,
+    format(edge, case timeframe when 'daily' then 'opens_at' else 'starts' end),
+    format(edge, case timeframe when 'daily' then 'closes_at' else 'ends' end), within)
+  into fresh using symbols, granules;
+  execute format($q$
+    with %s
+    select array_agg(m.candle) from unit u cross join lateral (
+      select row(%s)::tickstock.candles_5min as candle from %s m
+      where m.symbol = u.symbol and m.ts >= u.starts and m.ts < u.ends and %s offset 0) m
+    $q$, units, columns, target, within)
+  into stored using symbols, granules;
+
+  select array_agg(f) filter (where s.symbol is null), array_agg(f) filter (where f.symbol = s.symbol),
+    array_agg(s) filter (where f.symbol is null)
+  into added, changed, gone
+  from unnest(fresh) f full join unnest(stored) s on s.symbol = f.symbol and s.ts = f.ts
+  where f is distinct from s;
   -- Not ON CONFLICT, for what holds the rows of a continuous aggregate has no unique key. And not all in
   -- one statement: of two that take rows out of the columnstore in one, the second does not find them.
-  execute format($q$
-    with %s, %s
-    update %s m set (%5$s) = (%6$s)
-    from unit u join fresh f on f.symbol = u.symbol and f.ts >= u.starts and f.ts < u.ends
-    where %4$s and m.ts = f.ts and (%7$s) is distinct from (%6$s)
-  $q$, units, fresh, target, there, columns, 'f.' || replace(columns, ', ', ', f.'), 'm.' || replace(columns, ', ', ', m.'))
-  using symbols, granules;
-  execute format($q$
-    with %s, %s, gone as (
-      delete from %s m using unit u
-      where %s and not exists (select from fresh f where f.symbol = m.symbol and f.ts = m.ts)
-    )
-    insert into %3$s (%5$s)
-    select %5$s from fresh f
-    where not exists (select from %3$s m where m.symbol = f.symbol and m.ts = f.ts and m.ts >= %6$L and m.ts < %7$L)
-  $q$, units, fresh, target, there, columns, since, until)
-  using symbols, granules;
+  if changed is not null then
+    execute format('update %s m set (%s) = (%s) from unnest($1) f where m.symbol = f.symbol and m.ts = f.ts and %s',
+      target, columns, 'f.' || replace(columns, ', ', ', f.'), within) using changed;
+  end if;
+  if gone is not null then
+    execute format('delete from %s m using unnest($1) g where m.symbol = g.symbol and m.ts = g.ts and %s', target, within) using gone;
+  end if;
+  if added is not null then
+    execute format('insert into %s (%s) select %2$s from unnest($1)', target, columns) using added;
+  end if;
 end $$;
 comment on function tickstock.rematerialize(text, text[], timestamptz[]) is
   'Computes the candles of one timeframe that these half hours touch, and stores what differs. Shorter timeframes come first. Only under the refresher''s lock.';
