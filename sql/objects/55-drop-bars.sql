@@ -33,6 +33,8 @@ declare
   -- Whole weeks, as the chunks are.
   since timestamptz := date_bin('7 days', before, '1970-01-01 00:00+00');
   next_change xid;
+  chunk_names text[];
+  chunk_ends timestamptz[];
 begin
   while since is null or since > tickstock.bars_since() loop
     -- Each time: marks of a time that the feed's clock has not reached are not refreshed.
@@ -64,7 +66,20 @@ begin
     commit;
   end loop;
   if public.tickstock_engine() <> 'postgres' then
-    execute format('select drop_chunks(%L, older_than => %L::timestamptz)', 'public.ohlcv_1min', since);
+    execute 'select array_agg(format(''%I.%I'', chunk_schema, chunk_name) order by range_end), array_agg(range_end order by range_end)
+             from timescaledb_information.chunks
+             where hypertable_schema = ''public'' and hypertable_name = ''ohlcv_1min'' and range_end <= $1' into chunk_names, chunk_ends using since;
+    commit;
+    for i in 1 .. coalesce(cardinality(chunk_names), 0) loop
+      -- One by one, and the table before its indexes, which drop_chunks() would lock first: no deadlock with readers.
+      begin
+        execute format('lock table only %s in access exclusive mode', chunk_names[i]);
+        execute format('select drop_chunks(%L, older_than => %L::timestamptz)', 'public.ohlcv_1min', chunk_ends[i]);
+      exception when undefined_table then
+        null;  -- dropped meanwhile
+      end;
+      commit;
+    end loop;
   end if;
   commit;
   -- Without chunks, and for what a chunk of another width has left.
