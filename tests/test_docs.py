@@ -23,7 +23,8 @@ from tickstock.cli import main
 from tickstock.db.writer import write_bars
 from tickstock.ingest.forward import minute_payload, payload
 from tickstock.ingest.ledger import Complete
-from tickstock.patterns import Window, discover
+from tickstock.patterns import Candles, discover
+from tickstock.patterns.evaluate import Chosen, Failures, Hit, live
 from tickstock.timeframes import TIMEFRAMES
 
 ROOT = Path(__file__).parent.parent
@@ -122,10 +123,11 @@ def test_payloads_have_the_form_that_is_told(conn: Connection[TupleRow]) -> None
     event, bar, minute = (
         json.loads(block) for block in blocks(DOCUMENTS["docs/operations.md"], "json")
     )
+    others = {"ts": event["timestamp"], "details": {}, "parameters": {}, "detected_at": "now"}
     conn.execute(
         "insert into events overriding system value"
         " select (json_populate_record(null::events, %s)).*",
-        (json.dumps(event | {"ts": event["timestamp"], "details": {}, "detected_at": "now"}),),
+        (json.dumps(event | others),),
     )
     sent = conn.execute("select tickstock.event_payload(e) from events e").fetchall()
     assert sent == [(event,)]
@@ -168,7 +170,9 @@ def every_command(command: click.Command = main) -> Iterator[click.Command]:
 
 def test_changelog_names_every_command() -> None:
     for command in every_command():
-        assert re.search(rf"`(tickstock|db) (db )?{command.name}`", DOCUMENTS["CHANGELOG.md"])
+        assert re.search(
+            rf"`(tickstock|db) (db |patterns )?{command.name}`", DOCUMENTS["CHANGELOG.md"]
+        )
 
 
 def test_settings_are_all_there_with_their_defaults() -> None:
@@ -220,14 +224,19 @@ def test_the_pattern_of_the_readme_works(tmp_path: Path) -> None:
     [source] = blocks(README, "python")
     (tmp_path / "three_up.py").write_text(source)
     [pattern] = [each for each in discover(tmp_path) if each.name == "ThreeUp"]
+    asked = Chosen(pattern, pattern.parameters, pattern.candles(pattern.parameters, "5min"))
 
-    def judge(*closes: float) -> object:
-        columns = [np.array(closes)] * 6
-        return pattern.function(Window("A", "5min", *columns))
+    def judge(*closes: float) -> list[Hit]:
+        column, never = np.array(closes)[:, np.newaxis], np.full(1, np.nan)
+        candles = Candles("5min", *(column, column, column, column, column, column), never, never)
+        failures = Failures()
+        hits = list(live([asked], candles, failures))
+        assert failures == Failures()
+        return hits
 
-    assert judge(1, 2, 3, 4) == ("long", {"gain": 3.0})
-    assert judge(1, 2, 2, 4) is None
-    assert judge(2, 3, 4) is None
+    assert judge(1, 2, 3, 4) == [Hit("ThreeUp", 0, "long", 1.0, {"gain": 3.0})]
+    assert judge(1, 2, 2, 4) == []
+    assert judge(2, 3, 4) == []
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -2,6 +2,11 @@
 -- queued for the scanners, and listeners are woken. Every write path goes through here: COPY, INSERT,
 -- MERGE, UPDATE, DELETE.
 
+create or replace function tickstock.shard_of(symbol text) returns integer
+language sql immutable parallel safe
+return pg_catalog.hashtext(symbol) & 31;
+comment on function tickstock.shard_of(text) is 'The share of the symbols, in tickstock.scan_shards, that this one belongs to.';
+
 create or replace function tickstock.after_write() returns trigger
 language plpgsql
 as $$
@@ -30,8 +35,16 @@ begin
   end if;
   -- Off for bulk loads of history, and for databases nobody scans: alter database … set tickstock.scan_queue = off
   if found and scan then
-    insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
-    select '1min', symbol, ts, '-infinity' from new_bars;
+    insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
+    select b.shard, '1min', '-infinity', array_agg(b.symbol), array_agg(b.ts)
+    from (select tickstock.shard_of(symbol) as shard, symbol, ts, row_number() over () as nth from new_bars) b
+    group by b.shard, b.nth / 10000;
+    if tg_op = 'UPDATE' then
+      insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
+      select tickstock.shard_of(o.symbol), '1min', '-infinity', array_agg(o.symbol), array_agg(o.ts)
+      from old_bars o where not exists (select from new_bars n where n.symbol = o.symbol and n.ts = o.ts)
+      group by 1;
+    end if;
     perform pg_notify('tickstock_bars', '');
   end if;
   return null;
@@ -48,6 +61,12 @@ begin
   end if;
   insert into tickstock.dirty (symbol, granule)
   values (old.symbol, public.candle_start('30min', old.ts));
+  if current_setting('tickstock.scan_queue', true) is distinct from 'off' then
+    -- Events that it made are to be taken back.
+    insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
+    values (tickstock.shard_of(old.symbol), '1min', '-infinity', array[old.symbol], array[old.ts]);
+    perform pg_notify('tickstock_bars', '');
+  end if;
   return null;
 end $$;
 comment on function tickstock.after_delete() is 'Trigger of ohlcv_1min, per row: TimescaleDB refuses transition tables for DELETE once the columnstore is on.';

@@ -1,119 +1,221 @@
--- How scanners share the work: candles are taken from the queue by whoever comes first, and what is
--- taken, what follows and what is found is one transaction. A scanner that dies gives its share back.
+-- How scanners share the work. Symbols are divided into shares; whoever locks a share's row scans what
+-- is complete of it. What is taken, what follows and what is found is one transaction: a scanner that
+-- dies gives its share back, and no two judge candles of one symbol at the same time.
+
+create or replace function tickstock.take_shards() returns integer[]
+language plpgsql
+as $$
+declare
+  clock constant timestamptz := public.latest_minute();
+  -- A fair share: each scanner holds this lock, shared, as long as it lives.
+  scanners constant bigint := (
+    select count(*) from pg_catalog.pg_locks l
+    where l.locktype = 'advisory' and l.mode = 'ShareLock' and l.granted and l.objsubid = 1
+      and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+      and l.objid::bigint = hashtext('tickstock.scanners')::bigint & x'ffffffff'::bigint);
+begin
+  return array(
+    select s.shard from tickstock.scan_shards s
+    join (select q.shard, min(q.id) as oldest from tickstock.scan_queue q where q.ready_at <= clock group by q.shard) w using (shard)
+    order by w.oldest
+    limit ceil((select count(*) from tickstock.scan_shards)::numeric / greatest(1, scanners))
+    for update of s skip locked);
+end $$;
+comment on function tickstock.take_shards() is
+  'Locks shares of the symbols of which complete candles wait, those that have waited longest, and not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
 
 create or replace function tickstock.take_candles(most integer)
 returns table (timeframe text, symbol text, ts timestamptz)
-language sql
--- The queue's size jumps, and no plan may depend on an old guess of it.
-set enable_seqscan = off
-begin atomic
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  clock constant timestamptz := public.latest_minute();
+  mine constant integer[] := tickstock.take_shards();
+begin
+  return query
   with ready as materialized (
     -- A candle is complete when a bar of a later minute shows that its last minute has been sent.
-    select q.timeframe, q.symbol, q.ts from tickstock.scan_queue q
-    where q.ready_at <= (select public.latest_minute())
-    order by q.ready_at, q.id limit most for update skip locked
-  ), taken as (
-    -- With all entries of these candles: what they told has been seen, and need not be scanned again.
-    delete from tickstock.scan_queue where ctid = any (array(
-      select q.ctid from (select distinct r.timeframe, r.symbol, r.ts from ready r) c
-      cross join lateral (
-        select e.ctid from tickstock.scan_queue e
-        where e.symbol = c.symbol and e.timeframe = c.timeframe and e.ts = c.ts for update skip locked) q))
-    returning timeframe, symbol, ts
+    select q.shard, q.ready_at, q.id, cardinality(q.symbols) as size,
+      sum(cardinality(q.symbols)) over (order by q.ready_at, q.id) as so_far
+    from tickstock.scan_queue q where q.shard = any (mine) and q.ready_at <= clock
+  ), batch as (
+    delete from tickstock.scan_queue q using ready r
+    where q.shard = r.shard and q.ready_at = r.ready_at and q.id = r.id and r.so_far - r.size < most
+    returning q.timeframe, q.symbols, q.starts
+  ), taken as materialized (
+    select distinct b.timeframe, c.symbol, c.ts from batch b cross join lateral unnest(b.symbols, b.starts) c (symbol, ts)
   ), time as materialized (
     -- Thousands of symbols share a few times, and what follows from these is worth computing once.
     -- A candle whose last part is complete is complete itself; otherwise the feed's clock will say when.
     select p.timeframe as part, p.ts as part_starts, t.timeframe, c.ts,
-      case when candle_complete_at(p.timeframe, p.ts) >= candle_complete_at(t.timeframe, c.ts)
-           then '-infinity' else candle_complete_at(t.timeframe, c.ts) end as ready_at
+      case when public.candle_complete_at(p.timeframe, p.ts) >= public.candle_complete_at(t.timeframe, c.ts)
+           then '-infinity' else public.candle_complete_at(t.timeframe, c.ts) end as ready_at
     from (select distinct k.timeframe, k.ts from taken k) p
     join public.timeframes t on t.made_from = p.timeframe
-    cross join lateral (select candle_start(t.timeframe, p.ts) as ts) c
+    cross join lateral (select public.candle_start(t.timeframe, p.ts) as ts) c
     -- What lies outside the session is no part of the day.
     where t.timeframe <> 'daily' or exists (
       select from public.trading_days d
       where d.day = (p.ts at time zone 'America/New_York')::date and p.ts >= d.opens_at and p.ts < d.closes_at)
   ), larger as materialized (
-    select distinct t.timeframe, k.symbol, t.ts, t.ready_at
-    from taken k join time t on t.part = k.timeframe and t.part_starts = k.ts
+    select t.timeframe, k.symbol, t.ts, min(t.ready_at) as ready_at
+    from taken k join time t on t.part = k.timeframe and t.part_starts = k.ts group by 1, 2, 3
+  ), early as materialized (
+    -- Taken before the feed's clock has passed them, since their last minute is there: their other entries, which
+    -- wait for the clock, have nothing to add.
+    select k.timeframe, k.symbol, k.ts, tickstock.shard_of(k.symbol) as shard, c.complete_at
+    from taken k join (
+      select p.timeframe, p.ts, public.candle_complete_at(p.timeframe, p.ts) as complete_at
+      from (select distinct t.timeframe, t.ts from taken t where t.timeframe <> '1min') p) c using (timeframe, ts)
+    where c.complete_at > clock
+  ), waiting as (
+    delete from tickstock.scan_queue q using (select distinct e.shard, e.timeframe, e.complete_at from early e) e
+    where q.shard = e.shard and q.ready_at = e.complete_at and q.timeframe = e.timeframe
+    returning q.shard, q.timeframe, q.ready_at, q.symbols, q.starts
   ), queued as (
-    insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)
-    select l.timeframe, l.symbol, l.ts, l.ready_at from larger l order by l.ready_at, l.timeframe, l.symbol, l.ts
+    insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
+    select n.shard, n.timeframe, n.ready_at, array_agg(n.symbol), array_agg(n.ts)
+    from (
+      select tickstock.shard_of(l.symbol) as shard, l.timeframe, l.ready_at, l.symbol, l.ts from larger l
+      union
+      select w.shard, w.timeframe, w.ready_at, c.symbol, c.ts from waiting w cross join lateral unnest(w.symbols, w.starts) c (symbol, ts)
+      where not exists (select from early e where e.timeframe = w.timeframe and e.symbol = c.symbol and e.ts = c.ts)) n
+    group by 1, 2, 3 order by 3, 2, 1
   )
   -- A larger candle that has come together with one of its parts has just been queued again, after it.
   select k.timeframe, k.symbol, k.ts from taken k
   except
   select l.timeframe, l.symbol, l.ts from larger l
   order by 1, 2, 3;
-end;
+end $$;
 comment on function tickstock.take_candles(integer) is
-  'Takes complete candles from the queue, those of its first so many entries, each with all its entries, and queues the larger candles they are parts of. Several scanners may call it at the same time; a rollback gives the candles back.';
+  'Takes complete candles of free shares from the queue, about that many, and queues the larger candles they are parts of. Several scanners may call it at the same time; a rollback gives the candles back.';
 
 -- One function a timeframe: a plan of its own, on the one relation it needs.
+drop function if exists tickstock.windows_1min(text[], timestamptz[], integer), tickstock.windows_5min(text[], timestamptz[], integer),
+  tickstock.windows_15min(text[], timestamptz[], integer), tickstock.windows_30min(text[], timestamptz[], integer),
+  tickstock.windows_1hour(text[], timestamptz[], integer), tickstock.windows_4hour(text[], timestamptz[], integer),
+  tickstock.windows_daily(text[], timestamptz[], integer), tickstock.windows_weekly(text[], timestamptz[], integer),
+  tickstock.windows_monthly(text[], timestamptz[], integer);
 do $$
 declare
   tf record;
 begin
   for tf in
-    select timeframe,
-      -- Where to begin to read. Without a lower bound a view makes all candles of the symbol for the last few.
-      case when timeframe = '1min' then $q$select '-infinity'::timestamptz as since$q$
-      else format($q$
-        -- Of the last materialized candles at most the dirty ones are gone, %2$s in a half hour.
-        select coalesce((
-          select m.ts from tickstock.candles_%1$s m where m.symbol = u.symbol and m.ts <= u.ts order by m.ts desc
-          offset length - 1 + %2$s * (select count(distinct d.granule) from tickstock.dirty d where d.symbol = u.symbol)
-          limit 1), '-infinity') as since $q$,
-        timeframe, greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer))
-      end as bound
+    -- Of the materialized candles at most the marked ones are gone, so many in a half hour.
+    select timeframe, case timeframe when '1min' then 0 else greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer) end as in_a_mark
     from timeframes
   loop
     execute format($q$
-      create or replace function tickstock.windows_%1$s(symbols text[], ends timestamptz[], length integer)
-      returns table (symbol text, ts timestamptz, price numeric, starts float8[], opens float8[], highs float8[],
-                     lows float8[], closes float8[], volumes float8[])
+      create or replace function tickstock.windows_%1$s(symbols text[], since timestamptz[], until timestamptz[], before integer, after integer)
+      returns table (nth bigint, starts float8[], opens float8[], highs float8[], lows float8[], closes float8[], volumes float8[], prices text)
       language sql stable
       begin atomic
-        select u.symbol, u.ts, w.price, w.starts, w.opens, w.highs, w.lows, w.closes, w.volumes
-        from unnest(symbols, ends) u (symbol, ts)
-        cross join lateral (%2$s) b
+        select u.nth, w.* from unnest(symbols, since, until) with ordinality u (symbol, since, until, nth)
+        cross join lateral (
+          select %2$s * (select count(distinct d.granule) from tickstock.dirty d where d.symbol = u.symbol) as candles) marked
+        -- Without bounds a view makes all candles of the symbol for the last few.
+        cross join lateral (
+          select coalesce((select m.ts from tickstock.candles_%1$s m where m.symbol = u.symbol and m.ts < u.since
+                           order by m.ts desc offset before + marked.candles limit 1), '-infinity') as since,
+            coalesce((select m.ts from tickstock.candles_%1$s m where m.symbol = u.symbol and m.ts > u.until
+                      order by m.ts offset after + marked.candles limit 1), 'infinity') as until) b
         cross join lateral (
           -- All in one order, for which one sort is enough.
-          select max(c.close) filter (where c.ts = u.ts) as price,
-            array_agg(date_part('epoch', c.ts) order by c.ts) as starts,
+          select array_agg(date_part('epoch', c.ts) order by c.ts) as starts,
             array_agg(c.open::float8 order by c.ts) as opens, array_agg(c.high::float8 order by c.ts) as highs,
             array_agg(c.low::float8 order by c.ts) as lows, array_agg(c.close::float8 order by c.ts) as closes,
-            array_agg(c.volume::float8 order by c.ts) as volumes
-          from (select * from public.ohlcv_%1$s o where o.symbol = u.symbol and o.ts >= b.since and o.ts <= u.ts
-                order by o.ts desc limit length) c) w
-        where w.price is not null;
-      end $q$, tf.timeframe, tf.bound);
-    execute format('comment on function tickstock.windows_%s(text[], timestamptz[], integer) is %L', tf.timeframe,
-      format('For each symbol its last %s candles up to the one that begins at ends, oldest first, as arrays for the pattern functions; no row where that candle does not exist.', tf.timeframe));
+            array_agg(c.volume::float8 order by c.ts) as volumes,
+            -- With all their digits, for the events.
+            string_agg(c.close::text, ' ' order by c.ts) filter (where c.ts >= u.since) as prices
+          from public.ohlcv_%1$s c
+          where c.symbol = u.symbol and c.ts >= b.since and c.ts <= b.until
+            -- Up to until they are known to be complete: their last minute is there, though others' may not be.
+            and (c.complete or c.ts <= u.until)) w;
+      end $q$, tf.timeframe, tf.in_a_mark);
+    execute format('comment on function tickstock.windows_%s(text[], timestamptz[], timestamptz[], integer, integer) is %L', tf.timeframe,
+      format('For each symbol its %s candles from since to until, which are known to be complete, at least so many complete ones before and after these as far as there are any, oldest first, as arrays for the pattern functions. prices: the closes from since on, exactly.', tf.timeframe));
   end loop;
 end $$;
 
-create or replace function tickstock.record_events(patterns text[], symbols text[], timeframes text[], starts timestamptz[],
-                                                   directions text[], prices numeric[], details jsonb[], to_redis boolean)
-returns bigint
+create or replace function tickstock.pattern_candles(timeframe text, symbols text[], since timestamptz[], until timestamptz[], candles integer, after integer)
+returns table (symbol text, ts timestamptz, judged timestamptz, back integer, open numeric, high numeric, low numeric, close numeric,
+               volume numeric, session text)
+language plpgsql stable
+as $$
+begin
+  return query execute format($q$
+    with series as materialized (
+      select w.nth as series, u.symbol, u.since, u.until, to_timestamp(c.starts) as ts, c.n, c.open, c.high, c.low, c.close, c.volume
+      from tickstock.windows_%1$s($1, $2, $3, $4 - 1, $5) w
+      join unnest($1, $2, $3) with ordinality u (symbol, since, until, nth) using (nth)
+      cross join lateral unnest(w.starts, w.opens, w.highs, w.lows, w.closes, w.volumes)
+        with ordinality c (starts, open, high, low, close, volume, n)
+    ), judged as (
+      select s.* from (select s.*, count(*) filter (where s.ts > s.until) over (partition by s.series order by s.n) as nth_after from series s) s
+      where s.ts >= s.since and s.nth_after <= $5
+    )
+    select c.symbol, c.ts, j.ts, (j.n - c.n)::integer, c.open::numeric, c.high::numeric, c.low::numeric, c.close::numeric, c.volume::numeric, %2$s
+    from judged j join series c on c.series = j.series and c.n > j.n - $4 and c.n <= j.n $q$,
+    timeframe, case (select t.sessions from public.timeframes t where t.timeframe = pattern_candles.timeframe)
+               when 'all' then 'public.session_of(c.ts)' else $s$'regular'$s$ end)
+  using symbols, since, until, candles, after;
+end $$;
+comment on function tickstock.pattern_candles(text, text[], timestamptz[], timestamptz[], integer, integer) is
+  'The relation candles of patterns in SQL: for each complete candle from since to until, and for so many after, that candle (back = 0) and those before it (back = 1 …), together so many. session: of the candle''s first minute.';
+
+-- Up to version 0.1 it knew neither strength nor retraction.
+drop function if exists tickstock.record_events(text[], text[], text[], timestamptz[], text[], numeric[], jsonb[], boolean);
+create or replace function tickstock.record_events(
+  asked jsonb,
+  judged_timeframes text[], judged_symbols text[], judged_since timestamptz[], judged_until timestamptz[],
+  timeframes text[], symbols text[], starts timestamptz[], patterns text[], directions text[], prices numeric[], strengths float8[],
+  details jsonb[], candles_from timestamptz[], to_redis boolean, out made bigint, out retracted bigint)
 language plpgsql
 as $$
 declare
-  recorded bigint;
+  clock constant timestamptz := public.feed_clock();
 begin
-  -- Ids become visible in their order: who has read up to one has missed none before it.
+  -- Changes become visible in the order of their numbers: who has read up to one has missed none before it.
   perform pg_advisory_xact_lock(hashtext('tickstock.events'));
-  with fresh as (
-    insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, details, published_at)
-    select u.*, case when not to_redis then clock_timestamp() end
-    from unnest(patterns, symbols, timeframes, starts, directions, prices, details)
-      u (pattern, symbol, timeframe, ts, direction, price, details)
-    order by u.ts, u.symbol, u.timeframe, u.pattern
-    on conflict on constraint events_once do nothing
+  with undone as (
+    update public.events e
+    set retracted_at = clock_timestamp(), change = nextval('public.events_change_seq'), published_at = case when not to_redis then clock_timestamp() end
+    from unnest(judged_timeframes, judged_symbols, judged_since, judged_until) j (timeframe, symbol, since, until)
+    where e.symbol = j.symbol and e.timeframe = j.timeframe and e.ts >= j.since and e.ts <= j.until and e.retracted_at is null
+      -- Known to the planner: most candles are judged for the first time, and nothing is there yet.
+      and e.ts >= (select min(u) from unnest(judged_since) u) and e.ts <= (select max(u) from unnest(judged_until) u)
+      and asked -> e.timeframe ? e.pattern
+      and not exists (
+        select from unnest(timeframes, symbols, starts, patterns) f (timeframe, symbol, ts, pattern)
+        where f.timeframe = e.timeframe and f.symbol = e.symbol and f.ts = e.ts and f.pattern = e.pattern)
     returning e as event
   )
-  select count(pg_notify('tickstock_patterns', tickstock.event_payload(f.event)::text)) into recorded from fresh f;
-  return recorded;
+  select count(pg_notify('tickstock_patterns', tickstock.event_payload(u.event)::text)) into retracted from undone u;
+  with found as (
+    insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, strength, details, parameters, candles_from, lag, late, published_at)
+    select f.pattern, f.symbol, f.timeframe, f.ts, f.direction, f.price, f.strength, f.details, asked -> f.timeframe -> f.pattern, f.candles_from,
+      greatest(clock - t.complete_at, interval '0'), coalesce(clock >= t.next_complete_at, false), case when not to_redis then clock_timestamp() end
+    from unnest(timeframes, symbols, starts, patterns, directions, prices, strengths, details, candles_from)
+      f (timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from)
+    -- Many events share a few times.
+    join (
+      select d.timeframe, d.ts, public.candle_complete_at(d.timeframe, d.ts) as complete_at,
+        public.candle_complete_at(d.timeframe, public.candle_end(d.timeframe, d.ts)) as next_complete_at
+      from (select distinct u.timeframe, u.ts from unnest(timeframes, starts) u (timeframe, ts)) d) t using (timeframe, ts)
+    order by f.ts, f.symbol, f.timeframe, f.pattern
+    on conflict on constraint events_once do update set
+      direction = excluded.direction, price = excluded.price, strength = excluded.strength, details = excluded.details,
+      parameters = excluded.parameters, candles_from = excluded.candles_from, change = excluded.change, published_at = excluded.published_at,
+      -- It is made again, from other bars than at first.
+      retracted_at = null, detected_at = excluded.detected_at, lag = excluded.lag, late = excluded.late
+    where e.retracted_at is not null
+      or (e.direction, e.price, e.strength, e.details, e.parameters, e.candles_from) is distinct from
+         (excluded.direction, excluded.price, excluded.strength, excluded.details, excluded.parameters, excluded.candles_from)
+    returning e as event
+  )
+  select count(pg_notify('tickstock_patterns', tickstock.event_payload(f.event)::text)) into made from found f;
 end $$;
-comment on function tickstock.record_events(text[], text[], text[], timestamptz[], text[], numeric[], jsonb[], boolean) is
-  'Records events, except those there already, notifies the channel tickstock_patterns at commit, and returns how many were new. To be called last in a transaction: until its end, other scanners wait with theirs. to_redis: leave them marked as unpublished for the publisher.';
+comment on function tickstock.record_events(jsonb, text[], text[], timestamptz[], timestamptz[], text[], text[], timestamptz[], text[], text[], numeric[], float8[], jsonb[], timestamptz[], boolean) is
+  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs. to_redis: leave them for the publisher.';

@@ -19,7 +19,7 @@ comment on view tickstock.relation_sizes is
 create or replace view tickstock.freshness as
 select feed_clock() as feed_clock,
   (select count(*) from (select distinct symbol, granule from tickstock.dirty) d) as dirty_half_hours,
-  (select count(*) from tickstock.scan_queue) as candles_to_scan,
+  (select coalesce(sum(cardinality(symbols)), 0) from tickstock.scan_queue) as candles_to_scan,
   (select count(*) from events where published_at is null) as events_to_publish,
   (select max(detected_at) from events) as latest_event_at,
   (select count(*) from refused_bars where refused_at > now() - interval '1 day') as refused_today,

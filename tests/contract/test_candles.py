@@ -112,7 +112,8 @@ def test_the_same_bar_again_changes_nothing(conn: Connection[TupleRow]) -> None:
     write_bars(conn, [later], source="test")
     refresh(conn)
     waiting = (
-        "select (select count(*) from tickstock.dirty), (select count(*) from tickstock.scan_queue)"
+        "select (select count(*) from tickstock.dirty),"
+        " (select sum(cardinality(symbols)) from tickstock.scan_queue)"
     )
     before = conn.execute(waiting).fetchone()
     assert write_bars(conn, [bar], source="test").counts == Counts(received=1, unchanged=1)

@@ -140,8 +140,16 @@ CHANGES = (
     " case when volume > 500 then timestamptz '2025-11-25' end from ohlcv_5min where symbol = 'A'",
     "select tickstock.take_candles(100)",
 )
-KEPT = ("ohlcv_1min", "events", "refused_bars", "tickstock.dirty", "tickstock.scan_queue")
+KEPT = ("ohlcv_1min", "events", "refused_bars", "tickstock.dirty")
 """What the release had, and nobody but its users fills."""
+NEW_COLUMNS = "{session,complete,change,strength,parameters,candles_from,lag,late,retracted_at}"
+WAITING_THEN = (
+    "select timeframe, symbol, ts, ready_at::text from tickstock.scan_queue order by 1, 2, 3, 4"
+)
+WAITING_NOW = """
+select timeframe, symbol, ts, ready_at::text
+from tickstock.scan_queue, unnest(symbols, starts) u (symbol, ts) order by 1, 2, 3, 4
+"""
 
 
 def fill(conn: Connection[TupleRow]) -> None:
@@ -159,7 +167,7 @@ def fill(conn: Connection[TupleRow]) -> None:
 def rows(conn: Connection[TupleRow], relation: str) -> list[TupleRow]:
     """As far as 0.1 had these columns."""
     return conn.execute(
-        f"select to_jsonb(r) - '{{session,complete}}'::text[] from {relation} r order by 1"
+        f"select to_jsonb(r) - '{NEW_COLUMNS}'::text[] from {relation} r order by 1"
     ).fetchall()
 
 
@@ -177,8 +185,10 @@ def test_an_upgraded_database_is_like_a_new_one(
                 old.execute("select _timescaledb_functions.stop_background_workers()")
             fill(old)
             kept = {relation: rows(old, relation) for relation in KEPT}
+            waiting = old.execute(WAITING_THEN).fetchall()
             candles = {tf: rows(old, f"ohlcv_{tf}") for tf in ("5min", "4hour", "daily", "monthly")}
         assert all(kept.values())
+        assert waiting
         with pytest.raises(SchemaMissingError, match="lacks 005"):
             require_schema(old)
 
@@ -192,6 +202,8 @@ def test_an_upgraded_database_is_like_a_new_one(
         assert all(wanted.values())
 
         assert {relation: rows(old, relation) for relation in KEPT} == kept
+        assert old.execute(WAITING_NOW).fetchall() == waiting
+        assert old.execute("select count(*) from events where change <> id").fetchone() == (0,)
         assert {tf: rows(old, f"ohlcv_{tf}") for tf in candles} == candles
         copy_bars(old, new)
         calendar = OFFICIAL.with_day(MONDAY.date() - timedelta(days=14), CLOSING_EARLY)

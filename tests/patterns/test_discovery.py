@@ -5,16 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.patterns.windows import Candle, window
+from tests.patterns.windows import OWN, TALIB, Candle, as_window, series
 from tickstock.errors import TickstockError
-from tickstock.patterns import discover, pattern
+from tickstock.patterns import (
+    Candles,
+    Found,
+    Parameters,
+    PythonPattern,
+    SqlPattern,
+    discover,
+    pattern,
+)
 from tickstock.timeframes import TIMEFRAMES
 
 NEVER = """
 from tickstock.patterns import pattern
 
 @pattern("{name}", candles=3, timeframes=["5min"])
-def never(window):
+def never(candles, parameters):
     \"\"\"Never there.
 
     More about it.
@@ -22,25 +30,44 @@ def never(window):
 """
 
 
+OURS = sorted(p.name for p in discover())
+
+
+def nothing(_c: Candles, _p: Parameters) -> Found | None:
+    return None
+
+
 def names(folder: Path | None = None) -> list[str]:
     return [p.name for p in discover(folder)]
 
 
 def test_ours_are_there_without_a_folder() -> None:
-    assert names() == ["Day1Breakout", "Doji"]
-    assert all(p.summary for p in discover())
+    assert names() == OURS
+    assert all(p.summary and p.source for p in discover())
+
+
+def test_each_kind_is_there() -> None:
+    sql = {p.name for p in discover() if isinstance(p, SqlPattern)}
+    assert sql == {"GapUp", "GapDown", "InsideDay", "NR7", "High52Week", "Low52Week"}
+    assert len(TALIB) == 61
+    assert {"Doji", "HeadAndShoulders", "OpeningRangeBreakout"} <= set(OWN)
+    assert sorted({*sql, *TALIB, *OWN}) == OURS
 
 
 def test_those_of_the_folder_come_along(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(NEVER.format(name="Mine"))
     (tmp_path / "another-one.py").write_text(NEVER.format(name="Also Mine"))
+    (tmp_path / "steady.sql").write_text("-- Steady: no change.\n-- candles: 1\nselect 1")
+    (tmp_path / "_helpers.sql").write_text("not a pattern file")
     (tmp_path / "_helpers.py").write_text("raise RuntimeError('not a pattern file')")
     (tmp_path / "notes.txt").write_text("not Python")
     found = discover(tmp_path)
-    assert [p.name for p in found] == ["Also Mine", "Day1Breakout", "Doji", "Mine"]
-    mine = found[-1]
-    assert (mine.candles, mine.timeframes, mine.summary) == (3, ("5min",), "Never there.")
-    assert mine.function(window([Candle(1, 1, 1, 1)])) is None
+    assert [p.name for p in found] == sorted([*OURS, "Also Mine", "Mine", "Steady"])
+    mine = next(p for p in found if p.name == "Mine")
+    assert isinstance(mine, PythonPattern)
+    assert (mine.timeframes, mine.summary) == (("5min",), "Never there.")
+    assert mine.candles(mine.parameters, "5min") == 3
+    assert mine.function(as_window(series([Candle(1, 1, 1, 1)])), Parameters()) is None
 
 
 def test_files_are_modules_like_any_other(tmp_path: Path) -> None:
@@ -63,7 +90,7 @@ def test_files_are_modules_like_any_other(tmp_path: Path) -> None:
         ("import no_such_module_anywhere", "ModuleNotFoundError"),
         ("raise SystemExit(2)", "SystemExit"),
         (NEVER.format(name="X").replace("5min", "7min"), "pattern X: no timeframe 7min"),
-        (NEVER.format(name="X").replace("=3", "=0"), "pattern X: candles is 0"),
+        (NEVER.format(name="X").replace("=3", "=0"), "pattern X: candles is 0, not 1 to"),
     ],
 )
 def test_a_broken_file_is_reported_and_left_out(
@@ -71,7 +98,7 @@ def test_a_broken_file_is_reported_and_left_out(
 ) -> None:
     (tmp_path / "broken.py").write_text(text)
     (tmp_path / "good.py").write_text(NEVER.format(name="Good"))
-    assert names(tmp_path) == ["Day1Breakout", "Doji", "Good"]
+    assert names(tmp_path) == sorted([*OURS, "Good"])
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
     assert str(tmp_path / "broken.py") in record.getMessage()
     assert reason in record.getMessage()
@@ -90,7 +117,23 @@ def test_two_patterns_of_one_name_are_refused(taken: str, tmp_path: Path) -> Non
 
 def test_building_upon_ours_is_no_duplicate(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from tickstock.patterns.doji import doji\n")
-    assert names(tmp_path) == ["Day1Breakout", "Doji"]
+    assert names(tmp_path) == OURS
+
+
+def test_patterns_may_come_as_a_tuple(tmp_path: Path) -> None:
+    text = NEVER.format(name="One") + "both = (never, pattern('Two', candles=1)(never.function))\n"
+    (tmp_path / "several.py").write_text(text)
+    assert set(names(tmp_path)) - set(OURS) == {"One", "Two"}
+
+
+@pytest.mark.parametrize("text", ["select 1", "-- Flat: no change.\nselect 1", "\udcff"])
+def test_a_broken_sql_file_is_reported_and_left_out(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.sql").write_bytes(text.encode(errors="surrogateescape"))
+    assert names(tmp_path) == OURS
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert f"{tmp_path / 'broken.sql'}, line 1: " in record.getMessage()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -99,14 +142,30 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_patterns_are_for_all_timeframes_unless_they_say_so() -> None:
-    assert pattern("X", candles=1)(lambda _: None).timeframes == TIMEFRAMES
+    assert pattern("X", candles=1)(nothing).timeframes == TIMEFRAMES
 
 
-def test_a_window_is_cut_to_its_latest_candles() -> None:
-    candles = [Candle(n, n, n, n, n) for n in range(1, 6)]
-    whole = window(candles)
-    assert len(whole) == 5
-    assert whole.last(2).close.tolist() == [4, 5]
-    assert whole.last(2).ts.tolist() == whole.ts[-2:].tolist()
-    assert whole.last(5) is whole
-    assert whole.last(9).close.tolist() == [1, 2, 3, 4, 5]
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1"])
+def test_a_parameter_is_a_finite_number(value: float) -> None:
+    with pytest.raises(ValueError, match=r"pattern X: most is .*, not a"):
+        pattern("X", candles=1, parameters={"most": value})(nothing)
+
+
+def test_candles_may_depend_on_parameters_and_timeframe() -> None:
+    found = pattern(
+        "X",
+        candles=lambda p, timeframe: p.whole("days") * (2 if timeframe == "1hour" else 1),
+        parameters={"days": 3},
+    )(nothing)
+    assert found.candles(found.parameters, "daily") == 3
+    assert found.candles(found.with_defaults({"days": 4}), "1hour") == 8
+    for days in (0, -1, 2.5, 5000):
+        with pytest.raises(ValueError, match=r"days is|candles is"):
+            found.candles(found.with_defaults({"days": days}), "daily")
+
+
+def test_parameters_are_read_by_name() -> None:
+    parameters = Parameters(most=0.5)
+    assert parameters.most == parameters["most"] == 0.5
+    with pytest.raises(AttributeError, match="no parameter least"):
+        _ = parameters.least

@@ -1,34 +1,47 @@
 """What the tests of the scanner share: bars, recording patterns, and waiting for what must happen."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.e2e.program import DEADLINE
 from tickstock.bars import Bar
 from tickstock.db.writer import write_bars
-from tickstock.patterns import Pattern, Signal, Window
+from tickstock.patterns import (
+    Bools,
+    Candles,
+    Floats,
+    Found,
+    Parameters,
+    Pattern,
+    PythonPattern,
+    pattern,
+)
+from tickstock.scan.judge import Judged
+from tickstock.scan.record import Recorded
 from tickstock.scan.scanner import Candle, Scanned, Scanner
+from tickstock.scan.windows import at
 from tickstock.scan.worker import ScanWorker
 from tickstock.timeframes import TIMEFRAMES
 
 on_one_engine = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 """For what is not a matter of the engine."""
 
-DEADLINE = 30.0
-"""Seconds after which something that must happen has not happened."""
 NEW_YORK = ZoneInfo("America/New_York")
 
 WAITING = (
-    "select count(*) from tickstock.scan_queue where ready_at <= (select max(ts) from ohlcv_1min)"
+    "select coalesce(sum(cardinality(symbols)), 0) from tickstock.scan_queue"
+    " where ready_at <= (select max(ts) from ohlcv_1min)"
 )
 
 
@@ -49,47 +62,81 @@ def write(conn: Connection[TupleRow], *bars: Bar) -> None:
 
 def drain(conn: Connection[TupleRow], scanner: Scanner, *, most: int = 2_000) -> Scanned:
     """Scan until there is nothing to scan; how much it was."""
-    candles = events = 0
+    total = Scanned()
     while (scanned := scanner.scan(conn, most=most)).candles:
-        candles += scanned.candles
-        events += scanned.events
-    return Scanned(candles, events)
+        total = total.plus(scanned)
+    return total
 
 
-def candle_of(window: Window) -> Candle:
-    """The candle that a window judges."""
-    return Candle(window.timeframe, window.symbol, datetime.fromtimestamp(window.ts[-1], UTC))
+class Window(NamedTuple):
+    """The candles up to a judged one, oldest first, as patterns get them."""
+
+    timeframe: str
+    symbol: str
+    ts: Floats
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+
+    @property
+    def candle(self) -> Candle:
+        """The one that is judged."""
+        return Candle(self.timeframe, self.symbol, at(self.ts[-1]))
 
 
-class Recorder:
-    """A pattern that finds nothing and keeps the windows it was shown."""
+class Recorder(Scanner):
+    """A scanner that finds nothing and keeps the windows it judged."""
 
     def __init__(self, candles: int = 1, timeframes: Sequence[str] = TIMEFRAMES) -> None:
+        declare = pattern("Recorder", candles=candles, timeframes=timeframes)
+        super().__init__([declare(lambda _, __: None)], to_redis=False)
         self.windows: list[Window] = []
-        self.pattern = Pattern("Recorder", candles, tuple(timeframes), self._see)
+        self._candles = candles
 
-    def _see(self, window: Window) -> None:
-        self.windows.append(window)
+    def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
+        self.windows += (
+            Window(
+                each.timeframe,
+                series.symbol,
+                *(column[max(0, n - self._candles + 1) : n + 1] for column in series.columns),
+            )
+            for each in judged
+            for series in each.series
+            for n in range(series.first, len(series.ts))
+        )
+        return super()._record(conn, judged)
 
     @property
     def scanned(self) -> "Counter[Candle]":
         """How often each candle was judged."""
-        return Counter(map(candle_of, self.windows))
+        return Counter(window.candle for window in self.windows)
+
+
+def firing(
+    name: str,
+    where: Callable[[Candles], Bools],
+    *,
+    timeframes: Sequence[str] = ("1min",),
+    candles: int = 1,
+    direction: int = 0,
+    details: Callable[[Candles], dict[str, Floats]] = lambda _: {},
+) -> PythonPattern:
+    """A pattern that is where it is told to be."""
+
+    def function(c: Candles, _: Parameters) -> Found:
+        there = where(c)
+        return Found(there, direction, np.ones(there.shape), details(c))
+
+    return pattern(name, candles=candles, timeframes=timeframes)(function)
 
 
 def signalling(
     name: str = "Always", timeframes: Sequence[str] = ("1min",), candles: int = 1
-) -> Pattern:
+) -> PythonPattern:
     """A pattern that fires on every candle."""
-    return Pattern(name, candles, tuple(timeframes), lambda _: Signal("neutral", {}))
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait for the condition; fail at the deadline."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.005)
+    return firing(name, lambda c: c.close[-1] > 0, timeframes=timeframes, candles=candles)
 
 
 @contextmanager

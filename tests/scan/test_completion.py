@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 from tests.scan.oracle import MINUTE, complete_candles, start_of
 from tests.scan.support import Recorder, bar, drain, new_york, write
 from tickstock.bars import Bar
-from tickstock.scan.scanner import Candle, Scanner
+from tickstock.scan.scanner import Candle
 from tickstock.timeframes import TIMEFRAMES
 
 LAST_MINUTES = {
@@ -42,7 +42,6 @@ def test_each_timeframe_with_its_last_minute_or_when_that_is_over_for_others(
     conn: Connection[TupleRow],
 ) -> None:
     recorder = Recorder()
-    scanner = Scanner([recorder.pattern], to_redis=False)
     for clock, inside in LAST_MINUTES.items():
         last = new_york(clock)
         earlier = {timeframe: new_york(minute) for timeframe, minute in inside.items()}
@@ -51,7 +50,7 @@ def test_each_timeframe_with_its_last_minute_or_when_that_is_over_for_others(
 
         def scanned(candles: set[Candle], *bars: Bar) -> "Counter[Candle]":
             write(conn, *bars)
-            drain(conn, scanner)
+            drain(conn, recorder)
             return Counter({candle: recorder.scanned[candle] for candle in candles})
 
         first = [bar(c.symbol, earlier[c.timeframe]) for c in busy | quiet]
@@ -87,14 +86,13 @@ def test_minute_by_minute_exactly_the_complete_candles_have_been_scanned(
     """Three symbols that trade in some minutes, over the edges of all timeframes."""
     rng = random.Random(1)
     recorder = Recorder()
-    scanner = Scanner([recorder.pattern], to_redis=False)
     bars: list[Bar] = []
     for ts in (ts for span in SPANS for ts in minutes_of(span)):
         new = [bar(symbol, ts) for symbol in "ABC" if rng.random() < 0.4]
         if new:
             bars += new
             write(conn, *new)
-            drain(conn, scanner)
+            drain(conn, recorder)
             assert set(recorder.scanned) == complete_candles(bars), ts
     assert {candle.timeframe for candle in recorder.scanned} == set(TIMEFRAMES)
     # Twice only where a grandparent was waiting and the parent was not: no harm, and seldom.
@@ -103,7 +101,6 @@ def test_minute_by_minute_exactly_the_complete_candles_have_been_scanned(
 
 def test_the_wall_clock_says_nothing(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(timeframes=["5min"])
-    scanner = Scanner([recorder.pattern], to_redis=False)
     past, future = new_york("2013-10-01 10:00"), new_york("2039-10-03 10:00")
     insert = (
         "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
@@ -111,14 +108,14 @@ def test_the_wall_clock_says_nothing(conn: Connection[TupleRow]) -> None:
     )
 
     conn.execute(insert, ("PAST", past))
-    drain(conn, scanner)
+    drain(conn, recorder)
     assert not recorder.windows, "by the feed's clock it is still 2013"
 
     conn.execute(insert, ("CLOCK", past + 5 * MINUTE))
-    drain(conn, scanner)
+    drain(conn, recorder)
     assert set(recorder.scanned) == {Candle("5min", "PAST", past)}
 
     conn.execute(insert, ("FUTURE", future))
     conn.execute(insert, ("CLOCK", future + 5 * MINUTE))
-    drain(conn, scanner)
+    drain(conn, recorder)
     assert Candle("5min", "FUTURE", future) in recorder.scanned

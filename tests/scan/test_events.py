@@ -4,24 +4,43 @@ import json
 import threading
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, LiteralString
 
+import numpy as np
 import pytest
 from psycopg import Connection
 from psycopg.errors import CheckViolation
 from psycopg.rows import TupleRow
 
-from tests.scan.support import bar, drain, new_york, on_one_engine, signalling, write
+from tests.scan.support import bar, drain, firing, new_york, on_one_engine, signalling, write
 from tickstock.db.connection import connect, fetch_value
-from tickstock.patterns import Pattern, Signal
+from tickstock.patterns import Pattern
 from tickstock.scan.scanner import Scanned, Scanner
 
 OPENING = new_york("2025-07-01 09:30")
 
-RECORD = (
-    "select tickstock.record_events(array['Doji'], array[%s], array['1min'], array[%s]::timestamptz[],"
-    " array['neutral'], array[%s]::numeric[], array['{}']::jsonb[], true)"
-)
+RECORD = """
+select tickstock.record_events('{"1min": {"Doji": {}}}',
+  array['1min'], array[%(symbol)s], array[%(ts)s]::timestamptz[], array[%(ts)s]::timestamptz[],
+  array['1min'], array[%(symbol)s], array[%(ts)s]::timestamptz[], array['Doji'], array['neutral'],
+  array[%(price)s]::numeric[], array[0.5], array['{}']::jsonb[], array[%(ts)s]::timestamptz[], true)
+"""
+
+
+def record_doji(
+    conn: Connection[TupleRow], symbol: str, price: object, query: LiteralString = RECORD
+) -> None:
+    conn.execute(query, {"symbol": symbol, "ts": OPENING, "price": price})
+
+
+def trend(timeframe: str) -> Pattern:
+    return firing(
+        "Trend",
+        lambda c: c.close[-1] > 0,
+        timeframes=[timeframe],
+        direction=-1,
+        details=lambda c: {"slope": np.full(c.close[-1].shape, 0.25)},
+    )
 
 
 def heard(conn: Connection[TupleRow]) -> list[str]:
@@ -31,7 +50,7 @@ def heard(conn: Connection[TupleRow]) -> list[str]:
 
 
 def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleRow]) -> None:
-    direction = Pattern("Trend", 1, ("5min",), lambda _: Signal("short", {"slope": 0.25}))
+    direction = trend("5min")
     price = "12345.678901234567890"
     with connect(url, program="test") as listener:
         listener.execute("listen tickstock_patterns")
@@ -47,13 +66,17 @@ def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleR
         "direction": "short",
         "timeframe": "5min",
         "price": Decimal(price),
+        "change": fetch_value(conn, "select change from events"),
+        "strength": 1,
+        "late": False,
+        "retracted": False,
     }
     assert price in payload, "with all its digits, and no quotes"
 
 
 @on_one_engine
 def test_the_table_tells_the_numbers_behind_it(conn: Connection[TupleRow]) -> None:
-    pattern = Pattern("Trend", 1, ("1min",), lambda _: Signal("short", {"slope": 0.25}))
+    pattern = trend("1min")
     write(conn, bar("AAPL", OPENING, "99.90"))
     drain(conn, Scanner([pattern], to_redis=False))
     row = conn.execute(
@@ -76,10 +99,13 @@ def test_nothing_is_notified_that_did_not_happen(url: str, conn: Connection[Tupl
 def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
     with connect(url, program="test") as listener:
         listener.execute("listen tickstock_patterns")
-        for price in (Decimal("1.10"), Decimal("1.20")):
-            conn.execute(RECORD, ("AAPL", OPENING, price))
-        assert len(heard(listener)) == 1
-    assert conn.execute("select price from events").fetchall() == [(Decimal("1.10"),)]
+        for price in ("1.10", "1.10", "1.20"):
+            record_doji(conn, "AAPL", Decimal(price))
+        notified = [json.loads(payload) for payload in heard(listener)]
+    assert [event["price"] for event in notified] == [1.1, 1.2], "made, and changed"
+    assert len({event["id"] for event in notified}) == 1
+    assert notified[0]["change"] < notified[1]["change"]
+    assert conn.execute("select price from events").fetchall() == [(Decimal("1.20"),)]
 
 
 @on_one_engine
@@ -109,12 +135,12 @@ def test_who_has_read_up_to_an_id_has_missed_none_before_it(
         recorded = threading.Event()
 
         def record() -> None:
-            later.execute(RECORD, ("LATER", OPENING, 1))
+            record_doji(later, "LATER", 1)
             recorded.set()
 
         thread = threading.Thread(target=record)
         with conn.transaction():
-            conn.execute(RECORD, ("EARLIER", OPENING, 1))
+            record_doji(conn, "EARLIER", 1)
             thread.start()
             while not fetch_value(
                 conn, "select count(*) from pg_locks where locktype = 'advisory' and not granted"
@@ -141,4 +167,4 @@ def test_without_redis_events_are_not_left_waiting(
 @on_one_engine
 def test_the_table_refuses_what_is_no_direction(conn: Connection[TupleRow]) -> None:
     with pytest.raises(CheckViolation):
-        conn.execute(RECORD.replace("'neutral'", "'up'"), ("AAPL", OPENING, 1))
+        record_doji(conn, "AAPL", 1, RECORD.replace("'neutral'", "'up'"))

@@ -52,8 +52,8 @@ def test_a_window_is_read_by_index(loaded: Connection[TupleRow]) -> None:
 
 def explain(conn: Connection[TupleRow], timeframe: str, end: datetime) -> dict[str, Any]:
     query = sql.SQL(
-        "explain (analyze, format json) select * from {}(array['S7'], array[{}], {})"
-    ).format(sql.Identifier("tickstock", f"windows_{timeframe}"), end, LENGTH)
+        "explain (analyze, format json) select * from {}(array['S7'], array[{}], array[{}], {}, {})"
+    ).format(sql.Identifier("tickstock", f"windows_{timeframe}"), end, end, LENGTH - 1, LENGTH - 1)
     with conn.transaction():
         conn.execute(PLAN_FOR_GROWTH)
         row = conn.execute(query).fetchone()

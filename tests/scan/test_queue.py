@@ -6,24 +6,30 @@ from datetime import timedelta
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.scan.support import Recorder, bar, drain, new_york, on_one_engine, signalling, write
+from tests.scan.support import (
+    Recorder,
+    bar,
+    drain,
+    firing,
+    new_york,
+    on_one_engine,
+    signalling,
+    write,
+)
 from tickstock.db.connection import fetch_value
 from tickstock.db.writer import write_bars
-from tickstock.patterns import Pattern, Signal, Window
+from tickstock.patterns import Pattern
 from tickstock.scan.scanner import Candle, Scanned, Scanner
 
 OPENING = new_york("2025-11-24 09:30")
 MINUTE = timedelta(minutes=1)
 
-QUEUED = "select count(*) from tickstock.scan_queue"
+QUEUED = "select coalesce(sum(cardinality(symbols)), 0) from tickstock.scan_queue"
 EVENTS = "select symbol, timeframe, ts from events order by id"
 
 
 def above(price: float) -> Pattern:
-    def function(window: Window) -> Signal | None:
-        return Signal("long", {}) if window.close[-1] > price else None
-
-    return Pattern("Above", 1, ("1min", "5min"), function)
+    return firing("Above", lambda c: c.close[-1] > price, direction=1, timeframes=("1min", "5min"))
 
 
 def test_a_corrected_bar_is_scanned_again(conn: Connection[TupleRow]) -> None:
@@ -33,28 +39,34 @@ def test_a_corrected_bar_is_scanned_again(conn: Connection[TupleRow]) -> None:
 
     corrected = OPENING + 4 * MINUTE
     write(conn, bar("AAPL", corrected, "12"))
-    drain(conn, scanner)
-    assert conn.execute(EVENTS).fetchall() == [
-        ("AAPL", "1min", corrected),
-        ("AAPL", "5min", OPENING),
-    ]
+    assert drain(conn, scanner)[1:] == (2, 0)
+    found = [("AAPL", "1min", corrected), ("AAPL", "5min", OPENING)]
+    assert conn.execute(EVENTS).fetchall() == found
 
     write(conn, bar("AAPL", corrected, "13"))
-    assert drain(conn, scanner).events == 0, "these events are there already"
+    assert drain(conn, scanner)[1:] == (2, 0), "these are there already, at another price"
+    assert conn.execute(EVENTS).fetchall() == found
+    assert conn.execute("select price from events").fetchall() == [(13,), (13,)]
+
+    write(conn, bar("AAPL", corrected, "13", volume=5))
+    assert drain(conn, scanner)[1:] == (0, 0), "nothing of them has changed"
+
+    write(conn, bar("AAPL", corrected, "11"))
+    assert drain(conn, scanner)[1:] == (0, 2)
+    assert conn.execute("select retracted_at is not null from events").fetchall() == [(True,)] * 2
 
 
 def test_a_late_bar_is_scanned_and_so_are_the_candles_that_hold_it(
     conn: Connection[TupleRow],
 ) -> None:
     recorder = Recorder()
-    scanner = Scanner([recorder.pattern], to_redis=False)
     close = new_york("2025-11-28 13:00")
     write(conn, bar("AAPL", close - MINUTE), bar("CLOCK", close + timedelta(days=7)))
-    drain(conn, scanner)
+    drain(conn, recorder)
     recorder.windows.clear()
 
     write(conn, bar("AAPL", close - 30 * MINUTE))
-    drain(conn, scanner)
+    drain(conn, recorder)
     hour, four_hours = new_york("2025-11-28 12:00"), new_york("2025-11-28 12:00")
     half_hour = new_york("2025-11-28 12:30")
     assert recorder.scanned == Counter(
@@ -92,24 +104,24 @@ def test_bulk_loads_queue_nothing(conn: Connection[TupleRow]) -> None:
 
 def test_bars_out_of_the_session_are_no_part_of_the_day(conn: Connection[TupleRow]) -> None:
     recorder = Recorder()
-    scanner = Scanner([recorder.pattern], to_redis=False)
     for clock in ("2025-11-28 09:29", "2025-11-28 13:00", "2025-11-29 11:00"):
         write(conn, bar("AAPL", new_york(clock)))
-        drain(conn, scanner)
+        drain(conn, recorder)
         days = "select count(*) from tickstock.scan_queue where timeframe = 'daily'"
         assert fetch_value(conn, days) == 0
     write(conn, bar("CLOCK", new_york("2025-12-31 23:59")))
-    drain(conn, scanner)
+    drain(conn, recorder)
     timeframes = {candle.timeframe for candle in recorder.scanned if candle.symbol == "AAPL"}
     assert timeframes == {"1min", "5min", "15min", "30min", "1hour", "4hour"}
 
 
 @on_one_engine
-def test_a_take_is_no_larger_than_asked_for(conn: Connection[TupleRow]) -> None:
+def test_a_take_is_whole_batches_until_there_is_enough(conn: Connection[TupleRow]) -> None:
     scanner = Scanner([signalling()], to_redis=False)
-    write(conn, *(bar(f"S{n}", OPENING) for n in range(10)))
-    taken = [scanner.scan(conn, most=4) for _ in range(4)]
-    assert taken == [Scanned(4, 4), Scanned(4, 4), Scanned(2, 2), Scanned(0, 0)]
+    for minute in range(3):
+        write(conn, *(bar("A", OPENING + (2 * minute + n) * MINUTE) for n in range(2)))
+    taken = [scanner.scan(conn, most=3) for _ in range(4)]
+    assert taken == [Scanned(4, 4), Scanned(2, 2), Scanned(1, 0), Scanned(0, 0)], "at last 5min"
 
 
 @on_one_engine

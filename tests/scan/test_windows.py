@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tests.scan.support import Recorder, bar, candle_of, drain, new_york, on_one_engine, write
+from tests.scan.support import Recorder, Window, bar, drain, firing, new_york, on_one_engine, write
 from tickstock.bars import Bar
-from tickstock.patterns import Window
+from tickstock.patterns import Bools, Candles, PythonPattern
 from tickstock.scan.scanner import Candle, Scanner
 from tickstock.timeframes import TIMEFRAMES
 
@@ -38,7 +38,7 @@ def directly(conn: Connection[TupleRow], window: Window, length: int) -> list[Tu
         " close::float8, volume::float8 from {} where symbol = %s and ts <= %s"
         " order by ts desc limit %s"
     ).format(sql.Identifier(f"ohlcv_{window.timeframe}"))
-    end = candle_of(window).ts
+    end = window.candle.ts
     return conn.execute(query, (window.symbol, end, length)).fetchall()[::-1]
 
 
@@ -67,12 +67,13 @@ def windows_of(conn: Connection[TupleRow], symbol: str, length: int) -> list[Win
     for timeframe in TIMEFRAMES:
         conn.execute(
             sql.SQL(
-                "insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)"
-                " select %s, symbol, ts, '-infinity' from {} where symbol = %s"
+                "insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)"
+                " select tickstock.shard_of(symbol), %s, '-infinity', array_agg(symbol), array_agg(ts)"
+                " from {} where symbol = %s group by symbol"
             ).format(sql.Identifier(f"ohlcv_{timeframe}")),
             (timeframe, symbol),
         )
-    drain(conn, Scanner([recorder.pattern], to_redis=False), most=10_000)
+    drain(conn, recorder)
     return [window for window in recorder.windows if window.symbol == symbol]
 
 
@@ -112,7 +113,7 @@ def test_they_are_what_a_plain_query_gives(
         for ts in {ts for n, (ts, *_) in enumerate(history.before) if n in history.deleted}:
             conn.execute("delete from ohlcv_1min where symbol = %s and ts = %s", (symbol, ts))
         windows = windows_of(conn, symbol, length)
-        assert {candle_of(window) for window in windows} == candles_of(conn, symbol)
+        assert {window.candle for window in windows} == candles_of(conn, symbol)
         for window in windows:
             assert rows_of(window) == directly(conn, window, length), window
 
@@ -128,7 +129,7 @@ def test_they_reach_beyond_candles_that_are_gone_since(conn: Connection[TupleRow
         (new_york("2025-11-24 10:00"), new_york("2025-11-24 10:25")),
     )
     write(conn, bar("A", new_york("2025-11-24 10:27"), "99"))
-    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    drain(conn, recorder)
     (window,) = recorder.windows
     starts = [new_york(f"2025-11-24 {clock}") for clock in ("09:45", "09:50", "09:55", "10:25")]
     assert window.ts.tolist() == [start.timestamp() for start in starts]
@@ -143,26 +144,34 @@ def a_morning(symbol: str, size: int) -> list[Bar]:
 def test_they_are_shorter_at_the_beginning_of_history(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(3, ["1min"])
     write(conn, *a_morning("AAPL", 5))
-    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    drain(conn, recorder)
     closes = [window.close.tolist() for window in recorder.windows]
     assert closes == [[10], [10, 11], [10, 11, 12], [11, 12, 13], [12, 13, 14]]
 
 
 @on_one_engine
 def test_each_pattern_gets_as_many_as_it_asked_for(conn: Connection[TupleRow]) -> None:
-    one, four = Recorder(1, ["1min"]), Recorder(4, ["1min"])
+    lengths: dict[str, int] = {}
+
+    def asking(candles: int) -> PythonPattern:
+        def where(c: Candles) -> Bools:
+            lengths[f"{candles}"] = len(c)
+            there: Bools = c.close[-1] > c.close[0]
+            return there
+
+        return firing(f"{candles}", where, candles=candles)
+
     write(conn, *a_morning("AAPL", 6))
-    drain(conn, Scanner([one.pattern, four.pattern], to_redis=False))
-    assert [window.close.tolist() for window in one.windows][-1] == [15]
-    assert [window.close.tolist() for window in four.windows][-1] == [12, 13, 14, 15]
+    drain(conn, Scanner([asking(1), asking(4)], to_redis=False))
+    assert lengths == {"1": 1, "4": 4}
 
 
 @on_one_engine
 def test_they_belong_to_one_symbol(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(9, ["1min"])
     write(conn, *a_morning("A", 4), *a_morning("AA", 2), *a_morning("B", 3))
-    drain(conn, Scanner([recorder.pattern], to_redis=False))
-    lengths = {window.symbol: len(window) for window in recorder.windows}
+    drain(conn, recorder)
+    lengths = {window.symbol: len(window.ts) for window in recorder.windows}
     assert lengths == {"A": 4, "AA": 2, "B": 3}
 
 
@@ -171,7 +180,7 @@ def test_a_bar_that_is_gone_again_is_not_judged(conn: Connection[TupleRow]) -> N
     recorder = Recorder(9, ["1min"])
     write(conn, *a_morning("A", 3))
     conn.execute("delete from ohlcv_1min where ts = %s", (new_york("2025-11-24 09:31"),))
-    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    drain(conn, recorder)
     assert [window.close.tolist() for window in recorder.windows] == [[10], [10, 12]]
 
 
@@ -179,6 +188,6 @@ def test_a_bar_that_is_gone_again_is_not_judged(conn: Connection[TupleRow]) -> N
 def test_times_are_seconds_in_utc(conn: Connection[TupleRow]) -> None:
     recorder = Recorder(1, ["1min"])
     write(conn, bar("A", new_york("2025-07-01 09:30")))
-    drain(conn, Scanner([recorder.pattern], to_redis=False))
+    drain(conn, recorder)
     (window,) = recorder.windows
     assert window.ts.tolist() == [datetime(2025, 7, 1, 13, 30, tzinfo=UTC).timestamp()]

@@ -13,17 +13,8 @@ from psycopg import Connection, sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
-from tests.scan.support import (
-    DEADLINE,
-    bar,
-    eventually,
-    new_york,
-    on_one_engine,
-    signalling,
-    terminate,
-    working,
-    write,
-)
+from tests.e2e.program import DEADLINE, eventually
+from tests.scan.support import bar, new_york, on_one_engine, signalling, terminate, working, write
 from tickstock.db.connection import fetch_value
 from tickstock.embedded.redis import embedded_redis, find_redis_server
 from tickstock.errors import DatabaseUnavailableError, SchemaMissingError
@@ -74,8 +65,8 @@ def test_it_finds_what_nobody_told_it_of(url: str, conn: Connection[TupleRow]) -
             conn.execute("set local tickstock.scan_queue = off")
             write(conn, bar("AAPL", OPENING))
             conn.execute(
-                "insert into tickstock.scan_queue (timeframe, symbol, ts, ready_at)"
-                " values ('1min', 'AAPL', %s, '-infinity')",
+                "insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)"
+                " values (tickstock.shard_of('AAPL'), '1min', '-infinity', '{AAPL}', array[%s])",
                 (OPENING,),
             )
         await_events(conn, 1)

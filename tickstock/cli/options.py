@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -44,6 +45,15 @@ redis_url = click.option(
     show_envvar=True,
     metavar="URL",
     help="Redis to publish on, such as redis://host:6379/0. Without it, events go by NOTIFY alone.",
+)
+patterns_folder = click.option(
+    "--patterns",
+    "folder",
+    envvar="TICKSTOCK_PATTERNS",
+    show_envvar=True,
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Folder with patterns of your own: files *.py and *.sql.",
 )
 feed_url = click.option(
     "--feed-url",

@@ -1,39 +1,115 @@
 """`tickstock scan`."""
 
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import click
 
 from tickstock.cli import options
+from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
+from tickstock.errors import TickstockError
 from tickstock.patterns import discover
+from tickstock.scan.scanner import Scanned, Scanner, symbols_between
 from tickstock.scan.worker import ScanWorker
+from tickstock.timeframes import TIMEFRAMES
+
+NEW_YORK = ZoneInfo("America/New_York")
+DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command()
 @click.option(
-    "--patterns",
-    "folder",
-    envvar="TICKSTOCK_PATTERNS",
-    show_envvar=True,
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    help="Folder with Python files of your own patterns.",
+    "--from", "first_day", type=DAY, metavar="DAY", help="Scan history, from this day (New York)."
 )
+@click.option("--to", "last_day", type=DAY, metavar="DAY", help="Its last day; without, all of it.")
+@click.option(
+    "--symbol", "symbols", multiple=True, metavar="SYMBOL", help="Of history only this one; repeat."
+)
+@click.option(
+    "--timeframe",
+    "timeframes",
+    multiple=True,
+    type=click.Choice(TIMEFRAMES),
+    help="Of history only this timeframe; may be repeated.",
+)
+@options.patterns_folder
 @options.database_url
 @options.redis_url
 @options.verbosity
-def scan(folder: Path | None, database_url: str | None, redis_url: str | None) -> None:
-    """Find patterns in completed candles, until Ctrl-C.
+def scan(
+    first_day: datetime | None,
+    last_day: datetime | None,
+    symbols: tuple[str, ...],
+    timeframes: tuple[str, ...],
+    folder: Path | None,
+    database_url: str | None,
+    redis_url: str | None,
+) -> None:
+    """Find patterns in completed candles, until Ctrl-C; with --from, in history.
 
     Events are recorded in the table events and published on tickstock_patterns, by NOTIFY and on
-    Redis. Several scanners share the work.
+    Redis. Several scanners share the work. What to look for is set in the table patterns. History
+    gives the events that live scanning would have given; safe to repeat and to interrupt.
 
     \b
     Example: tickstock scan --redis-url redis://localhost:6379/0
+             tickstock scan --from 2025-01-02 --to 2025-06-30 --symbol AAPL
     """
+    if (last_day or symbols or timeframes) and not first_day:
+        raise click.UsageError(
+            "--to, --symbol and --timeframe choose from history: give --from, too"
+        )
     patterns = discover(folder)
     with database(database_url) as source:
+        if first_day:
+            _history(
+                source.url,
+                Scanner(patterns, to_redis=redis_url is not None),
+                _midnight(first_day),
+                _midnight(last_day + timedelta(days=1))
+                if last_day
+                else datetime.max.replace(tzinfo=UTC),
+                symbols,
+                timeframes or TIMEFRAMES,
+            )
+            return
         worker = ScanWorker(source.url, patterns, redis_url=redis_url)
         options.stop_on_signals(worker.stop)
         worker.run()
+
+
+def _history(
+    url: str,
+    scanner: Scanner,
+    since: datetime,
+    until: datetime,
+    symbols: tuple[str, ...],
+    timeframes: tuple[str, ...],
+) -> None:
+    if since >= until:
+        raise click.UsageError("--to is before --from")
+    stop = threading.Event()
+    options.stop_on_signals(stop)
+    total = Scanned()
+    with connect(url, program="scan") as conn:
+        require_schema(conn)
+        wanted = list(symbols) or symbols_between(conn, since, until)
+        with click.progressbar(wanted, label="symbols", file=sys.stderr) as progress:
+            for symbol in progress:
+                if stop.is_set():
+                    break
+                total = total.plus(scanner.scan_history(conn, symbol, since, until, timeframes))
+    click.echo(
+        f"{total.candles:,} candles of {len(wanted):,} symbols scanned: {total.events:,} events new"
+        f" or changed, {total.retracted:,} retracted"
+    )
+    if stop.is_set():
+        raise TickstockError("stopped before the end: the same command does it again, and the rest")
+
+
+def _midnight(day: datetime) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).astimezone(UTC)

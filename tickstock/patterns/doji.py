@@ -1,19 +1,29 @@
 """Doji: a candle that closes where it opened."""
 
-from tickstock.patterns import Signal, Window, pattern
+import numpy as np
 
-MAX_BODY = 0.1
-"""Largest body, as a share of the range."""
-MIN_RANGE = 0.01
-"""Smallest range (high - low), in currency: a candle of one price says nothing."""
+from tickstock.patterns import Candles, Found, Parameters, pattern
+from tickstock.patterns.arithmetic import above, at_least, at_most, share
 
 
-@pattern("Doji", candles=1)
-def doji(window: Window) -> Signal | None:
-    """The body is at most a tenth of the range: buyers and sellers ended even."""
-    price_range = window.high[-1] - window.low[-1]
-    body = abs(window.close[-1] - window.open[-1])
-    # Prices are decimal, floats are not: a range of one cent is 0.00999… as often as 0.01000….
-    if price_range < MIN_RANGE - 1e-9 or body > MAX_BODY * price_range + 1e-9:
-        return None
-    return Signal("neutral", {"body": round(body, 6), "range": round(price_range, 6)})
+@pattern(
+    "Doji",
+    candles=1,
+    parameters={"max_body": 0.1, "min_range": 0.01},
+    source="the original plan, with its later limit of a tenth",
+)
+def doji(c: Candles, p: Parameters) -> Found:
+    """The body is at most a tenth of the range: buyers and sellers ended even.
+
+    |close - open| <= max_body * (high - low), and high - low >= min_range and above 0.
+    max_body: a share of the range. min_range: dollars; a candle of one price says nothing.
+    Strength: the share of the range that is not body.
+    """
+    price_range = c.high[-1] - c.low[-1]
+    body = np.abs(c.close[-1] - c.open[-1])
+    where = (
+        at_most(body, p.max_body * price_range)
+        & at_least(price_range, p.min_range)
+        & above(price_range, 0)
+    )
+    return Found(where, 0, 1 - share(body, price_range), {"body": body, "range": price_range})

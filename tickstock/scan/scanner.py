@@ -1,41 +1,44 @@
-"""The scanner: takes completed candles, asks the patterns, records what they found.
+"""The scanner: takes completed candles, asks the patterns, makes the events what they found.
 
 What is taken, what follows and what is found is one transaction, so that several scanners can share
-the queue, and a killed one loses and repeats nothing. They must have the same patterns: a candle is
+the work, and a killed one loses and repeats nothing. They must have the same patterns: a candle is
 scanned by one of them.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-import numpy as np
-import orjson
-from psycopg import Connection, pq, sql
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
+from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tickstock.patterns import Direction, Floats, Pattern, Signal, Window
-from tickstock.timeframes import TIMEFRAMES
-
-log = logging.getLogger(__name__)
+from tickstock.patterns import Pattern
+from tickstock.patterns.evaluate import Failures
+from tickstock.scan.catalog import Catalog
+from tickstock.scan.judge import Judged, judge
+from tickstock.scan.record import Recorded, record
+from tickstock.scan.windows import Span
 
 # The queue and the marks of change grow and shrink by thousands in seconds: a plan made when they
 # were empty must not read them from end to end for every candle.
 PLAN_FOR_GROWTH = "select set_config('enable_seqscan', 'off', true)"
 TAKE = "select timeframe, symbol, ts from tickstock.take_candles(%s)"
-WINDOWS = {
-    timeframe: sql.SQL("select * from tickstock.{}(%s, %s, %s)").format(
-        sql.Identifier(f"windows_{timeframe}")
-    )
-    for timeframe in TIMEFRAMES
-}
-RECORD = "select tickstock.record_events(%s, %s, %s, %s, %s, %s, %s::jsonb[], %s)"
+LOCK_SHARD = "select from tickstock.scan_shards where shard = tickstock.shard_of(%s) for update"
+SYMBOLS = """
+select distinct symbol from ohlcv_4hour
+where ts > %(since)s::timestamptz - interval '4 hours' and ts < %(until)s order by symbol
+"""
+# By the feed's clock, each timeframe's last complete candle begins up to here. A bar is complete.
+COMPLETE = """
+select timeframe, case when timeframe = '1min' or candle_complete_at(timeframe, starts) <= latest
+                  then starts else starts - interval '1 microsecond' end
+from timeframes, latest_minute() latest, candle_start(timeframe, latest) starts
+"""
+INSTANT = timedelta(microseconds=1)
+NEAR = timedelta(days=4)
+"""Candles of a symbol that are not farther apart are judged with those between them."""
 
 
 class Candle(NamedTuple):
@@ -49,119 +52,82 @@ class Candle(NamedTuple):
 class Scanned(NamedTuple):
     candles: int = 0
     events: int = 0
-    """New ones: an event that is in the table already does not count."""
+    """Made or changed: one that is in the table already, as it is, does not count."""
+    retracted: int = 0
 
-
-class _Found(NamedTuple):
-    pattern: str
-    symbol: str
-    timeframe: str
-    ts: datetime
-    direction: Direction
-    price: Decimal
-    details: str
+    def plus(self, other: "Scanned") -> "Scanned":
+        return Scanned(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class Scanner:
-    """Scans candles for patterns. `to_redis`: leave events marked for the publisher."""
+    """Scans candles for patterns. `to_redis`: leave events for the publisher."""
 
     def __init__(self, patterns: Sequence[Pattern], *, to_redis: bool) -> None:
-        self._patterns = {
-            timeframe: [p for p in patterns if timeframe in p.timeframes]
-            for timeframe in TIMEFRAMES
-        }
+        self._catalog = Catalog(patterns)
+        self._failures = Failures()
         self._to_redis = to_redis
-        self._failed: set[str] = set()
 
-    def scan(self, conn: Connection[TupleRow], *, most: int = 2_000) -> Scanned:
-        """Take what the first `most` entries of the queue ask for, record events; all or nothing."""
+    def scan(self, conn: Connection[TupleRow], *, most: int = 20_000) -> Scanned:
+        """Judge about that many candles of those that wait, record events; all or nothing."""
         with conn.transaction():
             conn.execute(PLAN_FOR_GROWTH)
             taken = [Candle(*row) for row in conn.execute(TAKE, (most,))]
             if not taken:
                 return Scanned()
-            found = [
-                event
+            spans = {
+                timeframe: list(spans_of(candles))
                 for timeframe, candles in groupby(taken, attrgetter("timeframe"))
-                for event in self._find(conn, timeframe, list(candles))
-            ]
-            return Scanned(len(taken), self._record(conn, found))
+            }
+            recorded = self._judge(conn, spans)
+            return Scanned(len(taken), recorded.made, recorded.retracted)
 
-    def _find(
-        self, conn: Connection[TupleRow], timeframe: str, candles: Sequence[Candle]
-    ) -> Iterator[_Found]:
-        patterns = self._patterns[timeframe]
-        if not patterns:
-            return
-        _, symbols, ends = _columns(candles)
-        length = max(p.candles for p in patterns)
-        with conn.cursor(binary=True) as cursor:
-            cursor.adapters.register_loader(conn.adapters.types["float8"].array_oid, _FloatsLoader)
-            for row in cursor.execute(WINDOWS[timeframe], (symbols, ends, length)):
-                symbol, ts, price = row[:3]
-                window = Window(symbol, timeframe, *row[3:])
-                for pattern in patterns:
-                    if answer := self._ask(pattern, window):
-                        yield _Found(
-                            pattern.name, symbol, timeframe, ts, answer[0], price, answer[1]
-                        )
+    def scan_history(
+        self,
+        conn: Connection[TupleRow],
+        symbol: str,
+        since: datetime,
+        until: datetime,
+        timeframes: Sequence[str],
+    ) -> Scanned:
+        """Judge a symbol's complete candles that begin at or after `since` and before `until`."""
+        with conn.transaction():
+            conn.execute(LOCK_SHARD, (symbol,))
+            complete: dict[str, datetime] = dict(conn.execute(COMPLETE).fetchall())
+            spans = {
+                timeframe: [Span(symbol, since, min(until - INSTANT, complete[timeframe]))]
+                for timeframe in timeframes
+            }
+            recorded = self._judge(conn, spans)
+            return Scanned(recorded.candles, recorded.made, recorded.retracted)
 
-    def _ask(self, pattern: Pattern, window: Window) -> tuple[Direction, str] | None:
-        """The pattern's answer, its details as JSON."""
-        try:
-            signal = pattern.function(window.last(pattern.candles))
-            return None if signal is None else _checked(signal)
-        except Exception as error:  # a broken pattern must not stop the others
-            self._report(pattern, window, error)
-            return None
+    def _judge(self, conn: Connection[TupleRow], spans: Mapping[str, Sequence[Span]]) -> Recorded:
+        chosen = self._catalog.read(conn)
+        judged = [
+            judge(conn, timeframe, some, chosen[timeframe], self._failures)
+            for timeframe, some in spans.items()
+            if chosen[timeframe]
+        ]
+        return self._record(conn, judged)
 
-    def _report(self, pattern: Pattern, window: Window, error: Exception) -> None:
-        # At length once: a broken pattern fails for thousands of symbols a minute.
-        first = pattern.name not in self._failed
-        self._failed.add(pattern.name)
-        log.log(
-            logging.ERROR if first else logging.DEBUG,
-            "pattern %s failed on %s %s (further failures at --verbose only): %s",
-            *(pattern.name, window.symbol, window.timeframe, error),
-            exc_info=error if first else None,
-        )
-
-    def _record(self, conn: Connection[TupleRow], found: Sequence[_Found]) -> int:
-        if not found:
-            return 0
-        row = conn.execute(RECORD, (*_columns(found), self._to_redis)).fetchone()
-        return int(row[0]) if row else 0
+    def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
+        return record(conn, judged, to_redis=self._to_redis)
 
 
-def _checked(signal: Signal) -> tuple[Direction, str]:
-    if not isinstance(signal, Signal):
-        raise TypeError(f"it returned {signal!r}, which is neither a Signal nor None")
-    if signal.direction not in get_args(Direction):
-        raise ValueError(f"its direction is {signal.direction!r}")
-    if not isinstance(signal.details, dict):
-        raise TypeError(f"its details are {signal.details!r}, not a dict")
-    details = orjson.dumps(
-        signal.details, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-    ).decode()
-    if "\\u0000" in details:
-        raise ValueError("its details hold a NUL character, which PostgreSQL does not take")
-    return signal.direction, details
+def spans_of(candles: Iterable[Candle]) -> Iterator[Span]:
+    """The spans that hold these candles of one timeframe, which come by symbol and start."""
+    for symbol, some in groupby(candles, attrgetter("symbol")):
+        since = until = None
+        for candle in some:
+            if since is None or until is None:
+                since = candle.ts
+            elif candle.ts - until > NEAR:
+                yield Span(symbol, since, until)
+                since = candle.ts
+            until = candle.ts
+        if since is not None and until is not None:
+            yield Span(symbol, since, until)
 
 
-def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-class _FloatsLoader(Loader):
-    """A one-dimensional float8[] without nulls as a read-only array of numpy."""
-
-    format = pq.Format.BINARY
-
-    HEADER = 20
-    ELEMENT = np.dtype([("size", ">i4"), ("value", ">f8")])
-
-    def load(self, data: Buffer) -> Floats:
-        elements = np.frombuffer(data, dtype=self.ELEMENT, offset=self.HEADER)
-        floats: Floats = elements["value"].astype(np.float64)
-        floats.setflags(write=False)  # patterns share it
-        return floats
+def symbols_between(conn: Connection[TupleRow], since: datetime, until: datetime) -> list[str]:
+    """Symbols that have bars in this time."""
+    return [symbol for (symbol,) in conn.execute(SYMBOLS, {"since": since, "until": until})]

@@ -69,6 +69,8 @@ class ScanWorker:
         conn = connect(self._url, program="scan")
         try:
             require_schema(conn)
+            # Held as long as we live: so each scanner knows how many there are, and takes its share.
+            conn.execute("select pg_advisory_lock_shared(hashtext('tickstock.scanners'))")
             conn.execute("listen tickstock_bars")
         except BaseException:
             conn.close()

@@ -1,0 +1,121 @@
+"""Whatever the order in which bars come, however often they are corrected and scanners die: in the end
+the events that stand are those of a scan of the final bars."""
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.conftest import Engine
+from tests.scan.support import bar, drain, new_york, write
+from tickstock.bars import Bar
+from tickstock.db.connection import connect
+from tickstock.patterns import discover
+from tickstock.scan.scanner import Scanner, symbols_between
+from tickstock.simulator import RandomMarket
+from tickstock.timeframes import TIMEFRAMES
+
+STANDING = """
+select pattern, symbol, timeframe, ts, direction, price, strength, details, parameters, candles_from
+from events where retracted_at is null and symbol <> 'CLOCK' order by 1, 2, 3, 4
+"""
+BEGIN, END = new_york("2025-11-26 09:00"), new_york("2025-12-01 16:30")
+SINCE, UNTIL = new_york("2025-11-01 00:00"), new_york("2026-02-01 00:00")
+
+
+class MishapError(Exception):
+    """What goes wrong after everything went well."""
+
+
+def market(seed: int) -> list[Bar]:
+    """Three symbols around a holiday and a half day, with hours in which little happens."""
+    rng = random.Random(seed)
+    found = []
+    day = BEGIN
+    while day < END:
+        for begins, hours in ((day, 2), (day + timedelta(hours=3), 1.5)):
+            some = RandomMarket(3, seed=seed, start=begins, end=begins + timedelta(hours=hours))
+            found += [each for minute in some.minutes() for each in minute.bars]
+        day += timedelta(days=1)
+    return [each for each in found if rng.random() < 0.9]
+
+
+def arrivals(bars: list[Bar], rng: random.Random) -> Iterator[list[Bar]]:
+    """The bars in batches, most of them about in order; some wrong at first and corrected later."""
+    order = []
+    for number, each in enumerate(bars):
+        late = rng.choice((0, 0, 0, 0, 0, 5, 300, 3000))
+        order.append((number + rng.random() * late, each))
+        if rng.random() < 0.03:
+            wrong = each._replace(high=each.high * 2, close=each.high * 2, volume=each.volume * 9)
+            order.append((number - rng.random() * 50, wrong))
+    order.sort(key=lambda item: item[0])
+    arrived = [each for _, each in order]
+    # Of two versions the right one must come last.
+    right = {(each.symbol, each.ts): each for each in bars}
+    while arrived:
+        size = rng.choice((1, 3, 10, 40, 200))
+        yield arrived[:size]
+        del arrived[:size]
+    yield list(right.values())
+
+
+def scanned_live(url: str, conn: Connection[TupleRow], bars: list[Bar], rng: random.Random) -> int:
+    """How many events were retracted on the way."""
+    scanner = Scanner(discover(), to_redis=False)
+    extra = bar("AAPL", BEGIN + timedelta(minutes=45, days=1), "500")
+    write(conn, extra)
+    for batch in arrivals(bars, rng):
+        write(conn, *batch)
+        roll = rng.random()
+        if roll < 0.2:
+            try:
+                with conn.transaction():
+                    scanner.scan(conn, most=rng.choice((5, 100, 1_000)))
+                    raise MishapError
+            except MishapError:
+                scanner = Scanner(discover(), to_redis=False)
+        elif roll < 0.7:
+            scanner.scan(conn, most=rng.choice((5, 100, 1_000)))
+    conn.execute(
+        "delete from ohlcv_1min where symbol = %s and ts = %s and close = 500",
+        (extra.symbol, extra.ts),
+    )
+    write(conn, bar("CLOCK", UNTIL - timedelta(days=1)))
+    drain(conn, scanner)
+    row = conn.execute("select count(*) from events where retracted_at is not null").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def scanned_at_once(engine: Engine, bars: list[Bar], until: datetime) -> list[TupleRow]:
+    url = engine.clone()
+    try:
+        with connect(url, program="test") as conn:
+            conn.execute("set tickstock.scan_queue = off")
+            write(conn, *bars, bar("CLOCK", until - timedelta(days=1)))
+            conn.execute("call ohlcv_refresh()")
+            scanner = Scanner(discover(), to_redis=False)
+            for symbol in symbols_between(conn, SINCE, until):
+                scanner.scan_history(conn, symbol, SINCE, until, TIMEFRAMES)
+            return conn.execute(STANDING).fetchall()
+    finally:
+        engine.drop(url)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_live_scanning_ends_with_the_events_of_a_batch(
+    engine: Engine, url: str, conn: Connection[TupleRow], seed: int
+) -> None:
+    bars = market(seed)
+    retracted = scanned_live(url, conn, bars, random.Random(seed))
+    live = conn.execute(STANDING).fetchall()
+    batch = scanned_at_once(engine, bars, UNTIL)
+    assert retracted > 20, "corrections have taken events back"
+    assert len({row[0] for row in batch}) > 40, "many patterns"
+    assert {row[2] for row in batch} >= set(TIMEFRAMES) - {"weekly", "monthly"}
+    assert set(map(str, live)) - set(map(str, batch)) == set()
+    assert set(map(str, batch)) - set(map(str, live)) == set()

@@ -1,0 +1,71 @@
+"""DoubleTop and DoubleBottom: prices fail twice at the same level, and turn."""
+
+import numpy as np
+
+from tickstock.patterns import Bools, Candles, Floats, Found, Parameters, pattern
+from tickstock.patterns.arithmetic import at_least, at_most, share
+from tickstock.patterns.shapes import (
+    Chart,
+    at,
+    highest,
+    judge,
+    lowest_between,
+    lowest_close_since,
+    peaks,
+    rows,
+)
+
+PARAMETERS = {"window": 30, "span": 3, "apart": 5, "tolerance": 0.15, "min_height": 0.005}
+SOURCE = "the original plan; the highest of the window, level as a share of the height: our own"
+
+
+def length(p: Parameters, _timeframe: str) -> int:
+    return p.whole("window")
+
+
+@pattern("DoubleTop", candles=length, parameters=PARAMETERS, source=SOURCE)
+def double_top(c: Candles, p: Parameters) -> Found:
+    """Two peaks at the same level, and the first close below the low between them.
+
+    A peak is a high above the `span` highs before it and not below the `span` highs after it. One peak
+    is the highest high of the window; the other is the highest peak at least `apart` candles from it.
+    The height is their mean - the lowest low between them; they differ by at most tolerance * height,
+    and height >= min_height * that low. The judged close is the first one below that low since the
+    second peak.
+    The plan allows 2% of the price, which on minutes is all there is: as a share of the height the
+    definition fits each timeframe.
+    window, span, apart: candles. tolerance: share of the height. min_height: share of the price.
+    Strength: how level the peaks are, 1 - difference / height.
+    """
+    return judge(c, p, tops)
+
+
+@pattern("DoubleBottom", candles=length, parameters=PARAMETERS, source=SOURCE)
+def double_bottom(c: Candles, p: Parameters) -> Found:
+    """Two troughs at the same level, and the first close above the high between them.
+
+    The mirror image of DoubleTop: highs for lows, above for below.
+    window, span, apart: candles. tolerance: share of the height. min_height: share of the price.
+    Strength: how level the troughs are, 1 - difference / height.
+    """
+    return judge(c, p, tops, upside_down=True)
+
+
+def tops(prices: Chart, p: Parameters) -> tuple[Bools, Floats, dict[str, Floats]]:
+    high, low, close = prices
+    is_peak = peaks(high, p.whole("span"))
+    top_at = high.argmax(axis=0)
+    top = at(high, top_at)
+    other_at, other = highest(high, is_peak & (np.abs(rows(high) - top_at) >= p.apart))
+    first_at, second_at = np.minimum(top_at, other_at), np.maximum(top_at, other_at)
+    between = lowest_between(low, first_at, second_at)
+    height = (top + other) / 2 - between
+    where = (
+        is_peak[top_at, np.arange(len(top))]
+        & at_most(top - other, p.tolerance * height)
+        & at_least(height, p.min_height * np.abs(between))
+        & (close[-1] < between)
+        & (lowest_close_since(close, second_at) >= between)
+    )
+    details = {"first": at(high, first_at), "second": at(high, second_at), "neckline": between}
+    return where, 1 - share(top - other, height), details

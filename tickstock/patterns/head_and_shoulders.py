@@ -1,0 +1,76 @@
+"""HeadAndShoulders and InverseHeadAndShoulders: three peaks, the middle one highest, and the break."""
+
+import numpy as np
+
+from tickstock.patterns import Bools, Candles, Floats, Found, Parameters, pattern
+from tickstock.patterns.arithmetic import above, at_least, at_most, below, share
+from tickstock.patterns.shapes import (
+    Chart,
+    at,
+    highest,
+    judge,
+    lowest_between,
+    lowest_close_since,
+    peaks,
+    rows,
+)
+
+PARAMETERS = {"window": 50, "span": 3, "tolerance": 0.25, "min_height": 0.005}
+SOURCE = "the original plan; level as a share of the height after Lo, Mamaysky, Wang (2000)"
+
+
+def length(p: Parameters, _timeframe: str) -> int:
+    return p.whole("window")
+
+
+@pattern("HeadAndShoulders", candles=length, parameters=PARAMETERS, source=SOURCE)
+def head_and_shoulders(c: Candles, p: Parameters) -> Found:
+    """Three peaks, the middle one highest, and the first close below the line through the troughs.
+
+    A peak is a high above the `span` highs before it and not below the `span` highs after it. The head
+    is the highest high of the window, and a peak; the shoulders are the highest peaks before and after
+    it; the troughs are the lowest lows between. The neckline is the mean of the troughs, the height is
+    head - neckline. Shoulders lie between neckline and head; they differ by at most tolerance * height,
+    and so do the troughs; height >= min_height * neckline. The judged close is the first one below the
+    neckline since the right shoulder.
+    The plan allows 2% of the price, which on minutes is all there is: as a share of the height the
+    definition fits each timeframe.
+    window, span: candles. tolerance: share of the height. min_height: share of the price.
+    Strength: how level the shoulders are, 1 - difference / height.
+    """
+    return judge(c, p, tops)
+
+
+@pattern("InverseHeadAndShoulders", candles=length, parameters=PARAMETERS, source=SOURCE)
+def inverse_head_and_shoulders(c: Candles, p: Parameters) -> Found:
+    """Three troughs, the middle one lowest, and the first close above the line through the peaks.
+
+    The mirror image of HeadAndShoulders: highs for lows, above for below.
+    window, span: candles. tolerance: share of the height. min_height: share of the price.
+    Strength: how level the shoulders are, 1 - difference / height.
+    """
+    return judge(c, p, tops, upside_down=True)
+
+
+def tops(prices: Chart, p: Parameters) -> tuple[Bools, Floats, dict[str, Floats]]:
+    high, low, close = prices
+    is_peak = peaks(high, p.whole("span"))
+    head_at = high.argmax(axis=0)
+    head = at(high, head_at)
+    left_at, left = highest(high, is_peak & (rows(high) < head_at))
+    right_at, right = highest(high, is_peak & (rows(high) > head_at))
+    first, second = lowest_between(low, left_at, head_at), lowest_between(low, head_at, right_at)
+    neckline = (first + second) / 2
+    height = head - neckline
+    where = (
+        is_peak[head_at, np.arange(len(head))]
+        & above(head, np.maximum(left, right))
+        & above(np.minimum(left, right), neckline)
+        & at_most(np.abs(left - right), p.tolerance * height)
+        & at_most(np.abs(first - second), p.tolerance * height)
+        & at_least(height, p.min_height * np.abs(neckline))
+        & below(close[-1], neckline)
+        & at_least(lowest_close_since(close, right_at), neckline)
+    )
+    details = {"left": left, "head": head, "right": right, "neckline": neckline}
+    return where, 1 - share(np.abs(left - right), height), details
