@@ -1,8 +1,8 @@
 """Redis: the channels of the contract, and a client that says plainly when Redis is not there.
 
 `tickstock_data` carries every stored bar, `tickstock_minutes` every minute that is complete,
-`tickstock_patterns` every event. Redis is optional, and
-never holds anything up: the database is the record.
+`tickstock_patterns` every change of an event, which the stream `tickstock_events` keeps for a while.
+Redis is optional, and never holds anything up: the database is the record.
 """
 
 import redis
@@ -15,9 +15,13 @@ from tickstock.errors import TickstockError
 DATA_CHANNEL = "tickstock_data"
 MINUTES_CHANNEL = "tickstock_minutes"
 PATTERNS_CHANNEL = "tickstock_patterns"
+EVENTS_STREAM = "tickstock_events"
+EVENTS_KEPT = 100_000
+"""Entries of the stream, or a few more: about 40 MB of Redis. Older ones are in the table."""
 
 __all__ = [
-    "DATA_CHANNEL", "MINUTES_CHANNEL", "PATTERNS_CHANNEL", "RedisError", "client", "require",
+    "DATA_CHANNEL", "EVENTS_KEPT", "EVENTS_STREAM", "MINUTES_CHANNEL", "PATTERNS_CHANNEL", "RedisError",
+    "client", "require",
 ]  # fmt: skip
 
 

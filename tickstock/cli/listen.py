@@ -9,29 +9,129 @@ import orjson
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
-from tickstock.scan.listen import Event, from_postgres, from_redis, in_words
+from tickstock.scan.consumers import Consumer
+from tickstock.scan.handing import Hand
+from tickstock.scan.listen import (
+    Changes,
+    Event,
+    Wanted,
+    from_postgres,
+    from_redis,
+    in_words,
+    telling_of_loss,
+)
+from tickstock.timeframes import TIMEFRAMES
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for pipes.")
+@click.option(
+    "--since",
+    type=click.IntRange(min=0),
+    metavar="CHANGE",
+    help="First the events changed after this one (`change` in the JSON), then those that come. "
+    "With --consumer: where a new consumer begins; a known one goes on where it was.",
+)
+@click.option(
+    "--consumer",
+    "name",
+    metavar="NAME",
+    help="Keep the position under this name, and go on from there at the next start.",
+)
+@click.option(
+    "--exec",
+    "command",
+    metavar="PROGRAM",
+    help="Run this for each event, its JSON on standard input, one after the other; needs --consumer.",
+)
+@click.option(
+    "--tries",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="How often --exec tries an event before it is given up, logged as an error, and passed over.",
+)
+@click.option(
+    "--pattern", "patterns", multiple=True, metavar="NAME", help="Only this pattern; repeat."
+)
+@click.option(
+    "--symbol", "symbols", multiple=True, metavar="SYMBOL", help="Only this symbol; repeat."
+)
+@click.option(
+    "--timeframe",
+    "timeframes",
+    multiple=True,
+    type=click.Choice(TIMEFRAMES),
+    help="Only this timeframe; may be repeated.",
+)
 @options.database_url
 @options.redis_url
 @options.verbosity
-def listen(as_json: bool, database_url: str | None, redis_url: str | None) -> None:
+def listen(
+    as_json: bool,
+    since: int | None,
+    name: str | None,
+    command: str | None,
+    tries: int,
+    patterns: tuple[str, ...],
+    symbols: tuple[str, ...],
+    timeframes: tuple[str, ...],
+    database_url: str | None,
+    redis_url: str | None,
+) -> None:
     """Print events as they come, until Ctrl-C: from Redis if it is given, else from Postgres.
+
+    With --since or --consumer they come from the table events, in the order of their changes, without
+    gap or repetition, whether Redis is given or not: it keeps only some of them. An event that is
+    corrected or retracted comes again.
 
     \b
     Example: tickstock listen --json | jq .symbol
+             tickstock listen --consumer alerts --exec './alert.sh' --pattern Hammer
     """
+    if command is not None and not name:
+        raise click.UsageError(
+            "--exec needs --consumer NAME, so that no event is missed or handed over twice"
+        )
     stop = threading.Event()
+    wanted = Wanted(patterns, symbols, timeframes)
+    hand = Hand(command, stop, tries=tries) if command is not None else None
     options.stop_on_signals(stop)
-    if redis_url:
-        _print(from_redis(redis_url, stop), as_json)
-    else:
-        with database(database_url) as source:
-            with connect(source.url, program="listen") as conn:
-                require_schema(conn)
-            _print(from_postgres(source.url, stop), as_json)
+    if redis_url and since is None and name is None:
+        _print(filter(wanted.holds, from_redis(redis_url, stop)), as_json)
+        return
+    with database(database_url) as source, connect(source.url, program="listen") as conn:
+        require_schema(conn)
+        if since is None and name is None:
+            conn.close()
+            _print(filter(wanted.holds, from_postgres(source.url, stop)), as_json)
+            return
+        with telling_of_loss():
+            consumer = Consumer(conn, name, since) if name else None
+            begin = consumer.heard if consumer else since or 0
+            if hand and consumer:
+                _hand_over(Changes(conn, begin, wanted, stop, most=20), consumer, hand, stop)
+            else:
+                _follow(Changes(conn, begin, wanted, stop), consumer, as_json)
+
+
+def _follow(changes: Changes, consumer: Consumer | None, as_json: bool) -> None:
+    for batch in changes.batches():
+        _print((event for _, event in batch if event), as_json)
+        if consumer:
+            consumer.save(batch[-1].change)
+
+
+def _hand_over(changes: Changes, consumer: Consumer, hand: Hand, stop: threading.Event) -> None:
+    """Saved event by event: what has been taken is not handed over again."""
+    for batch in changes.batches():
+        for change, event in batch:
+            if stop.is_set() or (event and not hand.give(event)):
+                return
+            if event:
+                consumer.save(change)
+        consumer.save(batch[-1].change)
 
 
 def _print(events: Iterable[Event], as_json: bool) -> None:

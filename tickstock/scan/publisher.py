@@ -1,4 +1,4 @@
-"""Publishing events on Redis: at least once each, also after Redis was away."""
+"""Publishing events on Redis: at least once each, in the order of their changes, Redis away or not."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from tickstock.db.connection import connect, first_line
 from tickstock.errors import DatabaseUnavailableError
-from tickstock.redis import PATTERNS_CHANNEL, RedisError, client
+from tickstock.redis import EVENTS_KEPT, EVENTS_STREAM, PATTERNS_CHANNEL, RedisError, client
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +17,29 @@ BATCH = 500
 POLL = 1.0
 """Seconds between looks at the table, and between tries while Redis is away."""
 
-# One publisher at a time, in the order of ids: two would send some events twice, or out of order.
+# One publisher at a time, in the order of changes: two would send some events twice, or out of order.
 # Waiting is short, and not for long where another one waits for its Redis.
 LOCK_TIMEOUT = "set local lock_timeout = '1s'"
+NO_LOCK_TIMEOUT = "set local lock_timeout = 0"
 LOCK = "select pg_advisory_xact_lock(hashtext('tickstock.publish'))"
 # As text: what travels through Python's floats would lose digits.
 WAITING = (
-    "select e.id, tickstock.event_payload(e)::text from events e"
-    " where published_at is null order by id limit %s"
+    "select e.change, tickstock.event_payload(e)::text from events e"
+    " where published_at is null order by change limit %s"
 )
-MARK = "update events set published_at = clock_timestamp() where id = any(%s)"
+# Who records events holds this lock while it changes them. Without it two could each wait for a row
+# that the other has. It is held for the mark alone, never while Redis answers.
+LOCK_EVENTS = "select pg_advisory_xact_lock(hashtext('tickstock.events'))"
+# By change, not by id: an event that has changed since it was read has another one, and goes out again.
+MARK = "update events set published_at = clock_timestamp() where change = any(%s)"
+# A script: one command and one answer for a batch, where twice as many commands would take five times
+# as long; and nobody sees half of it. A refusal comes at the first entry, before anything is published.
+SEND = """
+for n = 3, #ARGV, 2 do
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'change', ARGV[n], 'event', ARGV[n + 1])
+  redis.call('PUBLISH', ARGV[1], ARGV[n + 1])
+end
+"""
 
 
 class Publisher(threading.Thread):
@@ -69,8 +82,10 @@ class Publisher(threading.Thread):
                 conn.execute(LOCK)
                 waiting = conn.execute(WAITING, (BATCH,)).fetchall()
                 if waiting:
-                    self._send([payload for _, payload in waiting])
-                    conn.execute(MARK, ([id_ for id_, _ in waiting],))
+                    self._send(waiting)
+                    conn.execute(NO_LOCK_TIMEOUT)
+                    conn.execute(LOCK_EVENTS)
+                    conn.execute(MARK, ([change for change, _ in waiting],))
         except psycopg.errors.LockNotAvailable:
             return 0
         except RedisError as error:
@@ -84,8 +99,7 @@ class Publisher(threading.Thread):
         self.published += len(waiting)
         return len(waiting)
 
-    def _send(self, payloads: list[str]) -> None:
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for payload in payloads:
-                pipeline.publish(PATTERNS_CHANNEL, payload)
-            pipeline.execute()
+    def _send(self, waiting: list[TupleRow]) -> None:
+        """All of them or, where Redis refuses (no memory, a read-only replica), none."""
+        told = (text for row in waiting for text in row)
+        self._redis.eval(SEND, 1, EVENTS_STREAM, PATTERNS_CHANNEL, EVENTS_KEPT, *told)

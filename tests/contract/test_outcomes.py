@@ -1,0 +1,187 @@
+"""What became of events, against Python over the bars; and how little is read for it."""
+
+import statistics
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.conftest import Engine
+from tests.contract.test_query_plans import read
+from tickstock.db.connection import connect, fetch_value
+from tickstock.timeframes import TIMEFRAMES
+
+# Two months of 8 bars a session, every 30 minutes, after a while without changes of price.
+BARS = """
+insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)
+select symbol, d.opens_at + m * interval '30 minutes', p, p + 1, p - 1, p + 0.5, 100
+from (values ('UP', 100), ('DOWN', 200)) s (symbol, price), trading_days d, generate_series(0, 7) m,
+  lateral (select price + round((10 * sin(extract(epoch from d.opens_at) / 4e5 + m))::numeric, 2) as p) b
+where d.day between '2025-09-02' and '2025-10-31'
+"""
+EVENT = """
+insert into events (pattern, symbol, timeframe, ts, direction, price, candles_from)
+select 'P', symbol, %(timeframe)s, ts, %(direction)s, close, lag(ts, 3) over (order by ts)
+from ohlcv_{timeframe} where symbol = %(symbol)s
+"""
+CANDLES = "select ts, close, complete from ohlcv_{} where symbol = %s order by ts"
+OUTCOMES = """
+select ts, candles_after, return_1, return_5, return_20 from event_outcomes
+where symbol = %s and timeframe = %s order by ts
+"""
+
+
+@pytest.fixture(scope="module")
+def market(engine: Engine) -> Iterator[Connection[TupleRow]]:
+    """An event on each candle; the bars of the last days have been changed since the last refresh."""
+    url = engine.clone()
+    try:
+        with connect(url, program="test") as conn:
+            conn.execute("set tickstock.scan_queue = off")
+            conn.execute(BARS)
+            conn.execute("call ohlcv_refresh()")
+            conn.execute("update ohlcv_1min set close = close - 0.25 where ts >= '2025-10-22'")
+            for timeframe in TIMEFRAMES:
+                for symbol, direction in (("UP", "long"), ("DOWN", "short")):
+                    values = {"timeframe": timeframe, "symbol": symbol, "direction": direction}
+                    conn.execute(EVENT.format(timeframe=timeframe).encode(), values)
+            # So that no query has to pass over what the update has left behind.
+            conn.execute("vacuum analyze")
+            yield conn
+    finally:
+        engine.drop(url)
+
+
+def candles(
+    conn: Connection[TupleRow], timeframe: str, symbol: str
+) -> list[tuple[datetime, Decimal]]:
+    rows = conn.execute(CANDLES.format(timeframe).encode(), (symbol,)).fetchall()
+    return [(ts, close) for ts, close, complete in rows if complete]
+
+
+def expected(closes: list[Decimal], sign: int) -> list[tuple[Any, ...]]:
+    def after(place: int, number: int) -> Decimal | None:
+        if place + number >= len(closes):
+            return None
+        return round((closes[place + number] / closes[place] - 1) * sign, 6)
+
+    return [
+        (min(20, len(closes) - 1 - n), after(n, 1), after(n, 5), after(n, 20))
+        for n in range(len(closes))
+    ]
+
+
+@pytest.mark.parametrize("timeframe", TIMEFRAMES)
+def test_outcomes_are_what_the_candles_say(market: Connection[TupleRow], timeframe: str) -> None:
+    for symbol, sign in (("UP", 1), ("DOWN", -1)):
+        complete = candles(market, timeframe, symbol)
+        rows = market.execute(OUTCOMES, (symbol, timeframe)).fetchall()
+        told = {ts: tuple(rest) for ts, *rest in rows}
+        oracle = expected([close for _, close in complete], sign)
+        assert complete
+        for (ts, _), row in zip(complete, oracle, strict=True):
+            assert told[ts] == row, (symbol, ts)
+
+
+def test_performance_is_that_of_the_outcomes(market: Connection[TupleRow]) -> None:
+    rows = market.execute("select * from event_outcomes where timeframe in ('5min', 'daily')")
+    names = [column.name for column in rows.description or ()]
+    outcomes = [dict(zip(names, row, strict=True)) for row in rows]
+    told = market.execute("select * from pattern_performance where timeframe in ('5min', 'daily')")
+    names = [column.name for column in told.description or ()]
+    performances = [dict(zip(names, row, strict=True)) for row in told]
+    assert len(performances) == 4
+    for performance in performances:
+        mine = [
+            each for each in outcomes
+            if all(each[k] == performance[k] for k in ("pattern", "timeframe", "direction"))
+        ]  # fmt: skip
+        assert performance["events"] == len(mine)
+        for after in (1, 5, 20):
+            known = [
+                float(each[f"return_{after}"])
+                for each in mine
+                if each[f"return_{after}"] is not None
+            ]
+            assert performance[f"known_{after}"] == len(known)
+            hits = sum(value > 0 for value in known) / len(known)
+            assert float(performance[f"hit_rate_{after}"]) == pytest.approx(hits, abs=1e-4)
+            mean, median = statistics.fmean(known), statistics.median(known)
+            assert float(performance[f"mean_return_{after}"]) == pytest.approx(mean, abs=2e-6)
+            assert float(performance[f"median_return_{after}"]) == pytest.approx(median, abs=2e-6)
+
+
+def test_retracted_events_have_no_outcome_and_neutral_ones_no_hits(
+    market: Connection[TupleRow],
+) -> None:
+    with market.transaction(force_rollback=True):
+        market.execute(
+            "update events set direction = 'neutral',"
+            " retracted_at = case when ts < '2025-09-15' then now() end where timeframe = 'daily'"
+        )
+        events, hit_rate, mean = market.execute(
+            "select events, hit_rate_1, mean_return_1 from pattern_performance where timeframe = 'daily'"
+        ).fetchone() or (None, None, None)
+        assert events == fetch_value(
+            market, "select count(*) from events where timeframe = 'daily' and retracted_at is null"
+        )
+        assert hit_rate is None
+        assert mean is not None
+
+
+def test_the_candles_of_an_event(market: Connection[TupleRow]) -> None:
+    for timeframe in TIMEFRAMES[:-1]:
+        complete = candles(market, timeframe, "UP")
+        n = min(10, len(complete) - 3)
+        ts = complete[n][0]
+        id_ = fetch_value(
+            market,
+            "select id from events where symbol = 'UP' and timeframe = %s and ts = %s",
+            timeframe,
+            ts,
+        )
+        rows = market.execute(
+            "select place, ts, close from event_candles(%s, after => 2)", (id_,)
+        ).fetchall()
+        wanted = complete[n - 3 : n + 3]
+        assert rows == [(place - 3, *candle) for place, candle in enumerate(wanted)], timeframe
+        alone = market.execute("select place from event_candles(%s)", (id_,)).fetchall()
+        assert alone == [(-3,), (-2,), (-1,), (0,)]
+    assert market.execute("select * from event_candles(-1)").fetchall() == []
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="the -1 candles after an event"):
+        market.execute("select * from event_candles(1, -1)")
+
+
+def test_an_event_without_its_first_candle_has_its_own(market: Connection[TupleRow]) -> None:
+    """Those made before version 0.2 don't tell it."""
+    id_ = fetch_value(market, "select id from events where candles_from is null limit 1")
+    assert market.execute("select place from event_candles(%s)", (id_,)).fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize("timeframe", ["1min", "5min", "1hour", "daily"])
+def test_one_outcome_reads_tens_of_rows(market: Connection[TupleRow], timeframe: str) -> None:
+    """Of two months' bars of two symbols. The last test: it refreshes."""
+    market.execute("call ohlcv_refresh()")
+    market.execute("vacuum analyze")
+    ts = datetime(2025, 9, 10, tzinfo=UTC)
+    id_ = fetch_value(
+        market,
+        "select id from events where symbol = 'UP' and timeframe = %s"
+        " and ts between %s and %s order by ts limit 1",
+        timeframe,
+        ts,
+        ts + timedelta(days=2),
+    )
+    for query in (
+        "select return_20 from event_outcomes where id = %s",
+        "select close from event_candles(%s, after => 20)",
+    ):
+        found = read(market, query, id_)
+        assert found.returned
+        candles_read = {name: n for name, n in found.rows.items() if "trading_days" not in name}
+        assert sum(candles_read.values()) < 400, (query, found)

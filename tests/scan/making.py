@@ -1,0 +1,53 @@
+"""Events for tests of what comes after scanning: recorded as a scanner records them."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tickstock.scan.judge import Found, Judged
+from tickstock.scan.record import Recorded
+from tickstock.scan.record import record as record_found
+from tickstock.scan.windows import NOTHING, Series, Span
+
+OPENING = datetime.fromisoformat("2025-11-24T09:30-05:00")
+CLOCK = """
+insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)
+values ('CLOCK', '2025-11-24 14:30+00', 1, 1, 1, 1, 1) on conflict do nothing
+"""
+
+
+def event(
+    symbol: str,
+    *,
+    ts: datetime = OPENING,
+    pattern: str = "Doji",
+    direction: Literal["long", "short", "neutral"] = "neutral",
+    price: float = 10.5,
+    strength: float = 0.5,
+    details: str = '{"body": 0.01}',
+    since: datetime | None = None,
+) -> Found:
+    return Found(symbol, ts, pattern, direction, str(price), strength, details, since or ts)
+
+
+def record(
+    conn: Connection[TupleRow],
+    found: Iterable[Found],
+    *,
+    judged: Iterable[Span] = (),
+    timeframe: str = "1min",
+    asked: Iterable[str] = ("Doji",),
+    to_redis: bool = True,
+) -> Recorded:
+    """Record what was found; in what was judged besides, nothing was, so its events are retracted."""
+    conn.execute(CLOCK)  # there is a feed
+    found = list(found)
+    spans = [*judged, *(Span(each.symbol, each.ts, each.ts) for each in found)]
+    series = [Series(span, (NOTHING,) * 6, first=0, prices=[]) for span in spans]
+    patterns = {each.pattern for each in found} | set(asked)
+    parameters = {name: {"max_body": 0.1} for name in sorted(patterns)}
+    with conn.transaction():
+        return record_found(conn, [Judged(timeframe, parameters, series, found)], to_redis=to_redis)

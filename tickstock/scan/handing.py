@@ -1,0 +1,68 @@
+"""Handing events to a program: one at a time, each until it is taken."""
+
+import logging
+import shlex
+import shutil
+import subprocess
+import threading
+
+import orjson
+
+from tickstock.errors import TickstockError
+from tickstock.feed.backoff import Backoff
+from tickstock.scan.listen import Event
+
+log = logging.getLogger(__name__)
+
+
+class Hand:
+    """Runs a program for each event, its JSON on standard input. Exit code 0 means: taken.
+
+    `command` is split like a shell's words, but no shell runs it. TickstockError if there is no such
+    program.
+    """
+
+    def __init__(
+        self, command: str, stop: threading.Event, *, tries: int, first_wait: float = 1.0
+    ) -> None:
+        """tries: after so many the event is given up; first_wait: seconds, doubled from try to try."""
+        try:
+            self._words = shlex.split(command)
+        except ValueError as error:
+            raise TickstockError(f"--exec {command!r} can't be read: {error}") from None
+        if not self._words or shutil.which(self._words[0]) is None:
+            raise TickstockError(f"--exec {command!r}: no such program, or it may not be run")
+        self._stop = stop
+        self._tries = tries
+        self._first_wait = first_wait
+
+    def give(self, event: Event) -> bool:
+        """Whether the event has been dealt with: taken, or given up. False if `stop` came before."""
+        backoff = Backoff(first=self._first_wait, cap=60.0)
+        for number in range(1, self._tries + 1):
+            problem = self._run(event)
+            if problem is None:
+                return True
+            log.warning("event %s, try %d of %d: %s", event["id"], number, self._tries, problem)
+            if number < self._tries and self._stop.wait(backoff.next()):
+                return False
+        log.error(
+            "event %s given up after %d tries; it stays in the table events: %s",
+            *(event["id"], self._tries, orjson.dumps(event).decode()),
+        )
+        return True
+
+    def _run(self, event: Event) -> str | None:
+        """Run it to its end; what went wrong, if anything."""
+        try:
+            done = subprocess.run(
+                self._words,
+                input=orjson.dumps(event) + b"\n",
+                check=False,
+                start_new_session=True,  # Ctrl-C is for us: the program ends what it does
+            )
+        except OSError as error:
+            return f"{self._words[0]} does not run: {error.strerror}"
+        if done.returncode < 0:
+            return f"{self._words[0]} was killed by signal {-done.returncode}"
+        return f"{self._words[0]} ended with code {done.returncode}" if done.returncode else None
