@@ -1,0 +1,273 @@
+"""Scanning: from a bar to its event on Redis, a minute of all symbols, and a history beside TA-Lib's loop."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import numpy as np
+import orjson
+import pandas as pd
+import redis
+import talib
+from bench_market import Market
+from bench_support import (
+    ENGINES,
+    Latencies,
+    Row,
+    database,
+    duration,
+    installations,
+    must,
+    running,
+    seconds,
+    show,
+)
+from rich.console import Console
+
+from tickstock.bars import Bar
+from tickstock.db.connection import fetch_value
+from tickstock.embedded.redis import embedded_redis
+from tickstock.patterns import Candles, discover
+from tickstock.patterns.evaluate import Failures, Hits, history_columns
+from tickstock.patterns.settings import choose
+from tickstock.redis import PATTERNS_CHANNEL
+
+WIDTH = 160
+PATIENCE = 300.0
+"""Seconds after which something that must happen has not happened."""
+WARM_UP = 60
+"""Minutes that are there before the first one is scanned: windows are full."""
+MEMORY_LIMIT = 300
+DONE = """
+select not exists (select from tickstock.scan_queue where ready_at <= latest_minute())
+  and not exists (select from events where published_at is null)
+"""
+TALIB = talib.get_function_groups()["Pattern Recognition"]  # type: ignore[no-untyped-call]
+
+
+class MissingError(click.ClickException):
+    """Not everything came: a figure would mean nothing."""
+
+
+class Ears(threading.Thread):
+    """Hears what is published, and when."""
+
+    def __init__(self, redis_url: str) -> None:
+        super().__init__(daemon=True)
+        self.heard = 0
+        self.last = 0.0
+        self.symbols: dict[str, float] = {}
+        """When each symbol was heard of first, since it was cleared."""
+        self._channel = redis.from_url(redis_url).pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._channel.subscribe(PATTERNS_CHANNEL)
+
+    def run(self) -> None:
+        while True:
+            message = self._channel.get_message(timeout=1.0)
+            if message is not None:
+                self.last = time.monotonic()
+                self.heard += 1
+                self.symbols.setdefault(orjson.loads(message["data"])["symbol"], self.last)
+
+
+class Scan:
+    """The program as it is, on this database."""
+
+    def __init__(self, url: str, redis_url: str, folder: Path) -> None:
+        self._log = (folder / "scan.log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tickstock", "scan"],
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith("TICKSTOCK_")},
+                "TICKSTOCK_DATA_DIR": str(folder),
+                "TICKSTOCK_DATABASE_URL": url,
+                "TICKSTOCK_REDIS_URL": redis_url,
+            },
+            stderr=self._log,
+        )
+
+    def memory(self) -> float:
+        """Its peak, in MB (of 1,000,000 bytes)."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.partition("VmHWM:")[2].split()[0]) * 1_024 / 1e6
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self._log.close()
+
+
+@contextmanager
+def scanning(url: str, folder: Path) -> Iterator[tuple[Scan, Ears]]:
+    with embedded_redis() as redis_url:
+        ears = Ears(redis_url)
+        ears.start()
+        scan = Scan(url, redis_url, folder)
+        try:
+            yield scan, ears
+        finally:
+            scan.stop()
+
+
+def wait_for(what: str, condition: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise MissingError(f"not within {PATIENCE:.0f} s: {what}")
+        time.sleep(0.001)
+
+
+def one_bar(market: Market, ears: Ears, number: int) -> Latencies:
+    """From the moment a bar is there to write, to its first event on Redis. Each bar is a Doji."""
+    latencies = Latencies([])
+    ts = fetch_value(market.conn, "select latest_minute()")
+    for n in range(number):
+        symbol = market.symbols[n]
+        ears.symbols.clear()
+        began = time.monotonic()
+        market.write([doji(symbol, ts + timedelta(minutes=1))])
+        wait_for(f"an event of {symbol}", lambda symbol=symbol: symbol in ears.symbols)
+        latencies.times.append(ears.symbols[symbol] - began)
+    return latencies
+
+
+def doji(symbol: str, ts: datetime) -> Bar:
+    return Bar(symbol, ts, 100, 101, 99, 100, 500)
+
+
+def minutes(market: Market, ears: Ears, number: int) -> tuple[Latencies, Latencies, int]:
+    """From the last bar committed to the last event published: of minutes that end no other candle,
+    and of those that do; how many events that were."""
+    alone, closing = Latencies([]), Latencies([])
+    before = ears.heard
+    for _ in range(number):
+        bars = market.next_minute()
+        market.write(bars)
+        committed = time.monotonic()
+        wait_for("a minute scanned", lambda: fetch_value(market.conn, DONE))
+        times = closing if (bars[0].ts.minute + 1) % 5 == 0 else alone
+        times.times.append(max(0.0, ears.last - committed))
+        market.refresh()
+    return alone, closing, ears.heard - before
+
+
+def live(url: str, folder: Path, symbols: int, number: int) -> list[Row]:
+    market = Market(url, bars=symbols, symbols=symbols)
+    market.conn.execute("set tickstock.scan_queue = off")
+    for _ in range(WARM_UP):
+        market.write(market.next_minute())
+        market.refresh()
+    market.conn.execute("reset tickstock.scan_queue")
+    market.conn.execute("vacuum analyze")
+    with scanning(url, folder) as (scan, ears):
+        market.write(market.next_minute())
+        wait_for("the first minute scanned", lambda: fetch_value(market.conn, DONE))
+        alone, closing, events = minutes(market, ears, number)
+        single = one_bar(market, ears, 100)
+        memory = scan.memory()
+    return [
+        Row(
+            "one bar: from its writing to its event on Redis",
+            str(single),
+            must("p50 < 20 ms, p99 < 100 ms", single.median < 0.020 and single.p99 < 0.100),
+        ),
+        Row(
+            f"{symbols:,} symbols' minute, all patterns: from its commit to the last event published",
+            str(alone),
+            must("< 1 s", alone.worst < 1),
+            f"{events:,} events in {number} minutes",
+        ),
+        Row(
+            "  a minute that ends candles of 5 minutes and more",
+            str(closing),
+            must("< 1 s", closing.worst < 1),
+        ),
+        Row(
+            "peak memory of the scanner",
+            f"{memory:.0f} MB",
+            must(f"< {MEMORY_LIMIT} MB", memory < MEMORY_LIMIT),
+        ),
+    ]
+
+
+def batch(candles: int, symbols: int) -> list[Row]:
+    """All patterns over a history, beside TA-Lib's 61 called for each symbol on frames of pandas."""
+    rng = np.random.default_rng(1)
+    frames = [_frame(rng, candles // symbols) for _ in range(symbols)]
+    opened, high, low, close, volume = (
+        np.concatenate([frame[name].to_numpy() for frame in frames]) for name in frames[0].columns
+    )
+    ts = np.concatenate([np.arange(len(frame)) * 300.0 + 1.7e9 for frame in frames])
+    nothing = np.full(len(ts), np.nan)
+    series = Candles("5min", ts, opened, high, low, close, volume, nothing, nothing)
+    begins = np.cumsum([0, *(len(frame) for frame in frames[:-1])]).tolist()
+    chosen = choose(discover(), []).chosen["5min"]
+    found: list[Hits] = []
+    ours = seconds(lambda: found.extend(history_columns(chosen, series, Failures(), begins=begins)))
+    hits = sum(len(each.at) for each in found)
+    rival = seconds(lambda: [_talib(frame) for frame in frames])
+    return [
+        Row(
+            f"{len(ts):,} candles of {symbols:,} symbols, {len(chosen)} patterns: {hits:,} found",
+            duration(ours),
+            must("5 times", rival / ours >= 5),
+            f"{rival / ours:.1f} times as fast",
+        ),
+        Row(
+            f"instead: TA-Lib's {len(TALIB)} for each symbol, on frames of pandas", duration(rival)
+        ),
+    ]
+
+
+def _frame(rng: np.random.Generator, candles: int) -> pd.DataFrame:
+    close = 100 + np.cumsum(rng.integers(-30, 31, candles)) / 100
+    opened = close + rng.integers(-30, 31, candles) / 100
+    high = np.maximum(opened, close) + rng.integers(0, 30, candles) / 100
+    low = np.minimum(opened, close) - rng.integers(0, 30, candles) / 100
+    volume = rng.integers(100, 10_000, candles).astype(float)
+    return pd.DataFrame(
+        {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
+    )
+
+
+def _talib(frame: pd.DataFrame) -> int:
+    number = 0
+    for name in TALIB:
+        values = getattr(talib, name)(frame["open"], frame["high"], frame["low"], frame["close"])
+        number += int((values != 0).sum())
+    return number
+
+
+@click.command()
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(ENGINES),
+    help="Only this engine; may be repeated.",
+)
+@click.option("--symbols", default=10_000, show_default=True, help="Symbols that trade.")
+@click.option("--minutes", "number", default=12, show_default=True, help="Minutes scanned.")
+@click.option("--candles", default=1_000_000, show_default=True, help="Candles of the history.")
+def main(engines: tuple[str, ...], symbols: int, number: int, candles: int) -> None:
+    """Measure scanning on every engine that this machine has, with one scanner."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    show(console, "History, in memory", batch(candles, 1_000))
+    with TemporaryDirectory() as name:
+        for installation in installations(engines):
+            console.rule(str(installation), align="left")
+            with running(installation) as dsn, database(dsn, "scan") as url:
+                show(console, "Live", live(url, Path(name), symbols, number))
+
+
+if __name__ == "__main__":
+    main()
