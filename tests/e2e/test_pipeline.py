@@ -104,10 +104,11 @@ def _play(url: str, redis_url: str, stack: ExitStack) -> Played:
 
 
 def _events(conn: Connection[TupleRow]) -> list[Message]:
-    """The events as they must be told, by id."""
+    """The events as they must be told, by change."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "select id, pattern, symbol, ts, direction, timeframe, price from events order by id"
+            "select id, pattern, symbol, ts, direction, timeframe, price, change, strength, late,"
+            " retracted_at is not null as retracted from events order by change"
         ).fetchall()
     return [_told(row) for row in rows]
 

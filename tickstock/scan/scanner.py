@@ -19,7 +19,7 @@ from tickstock.patterns.evaluate import Failures
 from tickstock.scan.catalog import Catalog
 from tickstock.scan.judge import Judged, judge
 from tickstock.scan.record import Recorded, record
-from tickstock.scan.windows import Span
+from tickstock.scan.windows import Span, complete_up_to
 
 # The queue and the marks of change grow and shrink by thousands in seconds: a plan made when they
 # were empty must not read them from end to end for every candle.
@@ -29,12 +29,6 @@ LOCK_SHARD = "select from tickstock.scan_shards where shard = tickstock.shard_of
 SYMBOLS = """
 select distinct symbol from ohlcv_4hour
 where ts > %(since)s::timestamptz - interval '4 hours' and ts < %(until)s order by symbol
-"""
-# By the feed's clock, each timeframe's last complete candle begins up to here. A bar is complete.
-COMPLETE = """
-select timeframe, case when timeframe = '1min' or candle_complete_at(timeframe, starts) <= latest
-                  then starts else starts - interval '1 microsecond' end
-from timeframes, latest_minute() latest, candle_start(timeframe, latest) starts
 """
 INSTANT = timedelta(microseconds=1)
 NEAR = timedelta(days=4)
@@ -92,10 +86,11 @@ class Scanner:
         """Judge a symbol's complete candles that begin at or after `since` and before `until`."""
         with conn.transaction():
             conn.execute(LOCK_SHARD, (symbol,))
-            complete: dict[str, datetime] = dict(conn.execute(COMPLETE).fetchall())
+            complete = complete_up_to(conn)
             spans = {
                 timeframe: [Span(symbol, since, min(until - INSTANT, complete[timeframe]))]
                 for timeframe in timeframes
+                if timeframe in complete and since <= complete[timeframe]
             }
             recorded = self._judge(conn, spans)
             return Scanned(recorded.candles, recorded.made, recorded.retracted)

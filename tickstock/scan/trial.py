@@ -16,7 +16,7 @@ from tickstock.db.connection import fetch_value
 from tickstock.patterns import Candles, Floats, Pattern, SqlPattern
 from tickstock.patterns.evaluate import Chosen, Failures, history
 from tickstock.scan.judge import judge
-from tickstock.scan.windows import Span
+from tickstock.scan.windows import Span, complete_up_to
 from tickstock.simulator import RandomMarket
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -83,9 +83,10 @@ def on_stored_candles(
     failures: Failures,
 ) -> Iterator[Outcome]:
     """On complete candles of the feed's last days, with the pattern's defaults. Nothing is written."""
-    until = fetch_value(conn, "select feed_clock()")
-    spans = [Span(symbol, until - timedelta(days=days), until) for symbol in symbols]
+    complete = complete_up_to(conn)
     for timeframe in pattern.timeframes:
+        until = complete[timeframe]
+        spans = [Span(symbol, until - timedelta(days=days), until) for symbol in symbols]
         judged = judge(conn, timeframe, spans, [_with_defaults(pattern, timeframe)], failures)
         hits = [Hit(each.symbol, each.ts, each.direction, each.strength) for each in judged.found]
         yield Outcome(timeframe, judged.candles, sorted(hits, key=lambda hit: hit.ts))

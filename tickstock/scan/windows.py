@@ -19,6 +19,12 @@ WINDOWS = {
     )
     for timeframe in TIMEFRAMES
 }
+# A bar is complete.
+COMPLETE = """
+select timeframe, case when timeframe = '1min' or candle_complete_at(timeframe, starts) <= latest
+                  then starts else starts - interval '1 microsecond' end
+from timeframes, latest_minute() latest, candle_start(timeframe, latest) starts where latest is not null
+"""
 # Days from the one before, in New York, of the first time to that of the last.
 SESSIONS = """
 select extract(epoch from day::timestamp at time zone 'America/New_York')::float8,
@@ -64,6 +70,11 @@ class Series(NamedTuple):
 
 def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def complete_up_to(conn: Connection[TupleRow]) -> dict[str, datetime]:
+    """By timeframe: candles that begin up to then are complete, by the feed's clock. Empty without bars."""
+    return dict(conn.execute(COMPLETE).fetchall())
 
 
 def read_series(
