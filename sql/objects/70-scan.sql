@@ -167,11 +167,7 @@ comment on function tickstock.pattern_candles(text, text[], timestamptz[], times
 
 -- Up to version 0.1 it knew neither strength nor retraction.
 drop function if exists tickstock.record_events(text[], text[], text[], timestamptz[], text[], numeric[], jsonb[], boolean);
-create or replace function tickstock.record_events(
-  asked jsonb,
-  judged_timeframes text[], judged_symbols text[], judged_since timestamptz[], judged_until timestamptz[],
-  timeframes text[], symbols text[], starts timestamptz[], patterns text[], directions text[], prices numeric[], strengths float8[],
-  details jsonb[], candles_from timestamptz[], to_redis boolean, out made bigint, out retracted bigint)
+create or replace function tickstock.record_events(asked jsonb, judged json, hits json, to_redis boolean, out made bigint, out retracted bigint)
 language plpgsql
 as $$
 declare
@@ -179,31 +175,37 @@ declare
 begin
   -- Changes become visible in the order of their numbers: who has read up to one has missed none before it.
   perform pg_advisory_xact_lock(hashtext('tickstock.events'));
-  with undone as (
+  with span as materialized (
+    select * from json_to_recordset(judged) as j (timeframe text, symbol text, since timestamptz, until timestamptz)
+  ), again as materialized (
+    select * from json_to_recordset(hits) as f (timeframe text, symbol text, ts timestamptz, pattern text)
+  ), undone as (
     update public.events e
     set retracted_at = clock_timestamp(), change = nextval('public.events_change_seq'), published_at = case when not to_redis then clock_timestamp() end
-    from unnest(judged_timeframes, judged_symbols, judged_since, judged_until) j (timeframe, symbol, since, until)
+    from span j
     where e.symbol = j.symbol and e.timeframe = j.timeframe and e.ts >= j.since and e.ts <= j.until and e.retracted_at is null
       -- Known to the planner: most candles are judged for the first time, and nothing is there yet.
-      and e.ts >= (select min(u) from unnest(judged_since) u) and e.ts <= (select max(u) from unnest(judged_until) u)
+      and e.ts >= (select min(since) from span) and e.ts <= (select max(until) from span)
       and asked -> e.timeframe ? e.pattern
       and not exists (
-        select from unnest(timeframes, symbols, starts, patterns) f (timeframe, symbol, ts, pattern)
+        select from again f
         where f.timeframe = e.timeframe and f.symbol = e.symbol and f.ts = e.ts and f.pattern = e.pattern)
     returning e as event
   )
   select count(pg_notify('tickstock_patterns', tickstock.event_payload(u.event)::text)) into retracted from undone u;
-  with found as (
+  with hit as materialized (
+    select * from json_to_recordset(hits) as f (timeframe text, symbol text, ts timestamptz, pattern text, direction text, price numeric,
+                                                 strength float8, details jsonb, candles_from timestamptz)
+  ), written as (
     insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, strength, details, parameters, candles_from, lag, late, published_at)
     select f.pattern, f.symbol, f.timeframe, f.ts, f.direction, f.price, f.strength, f.details, asked -> f.timeframe -> f.pattern, f.candles_from,
       greatest(clock - t.complete_at, interval '0'), coalesce(clock >= t.next_complete_at, false), case when not to_redis then clock_timestamp() end
-    from unnest(timeframes, symbols, starts, patterns, directions, prices, strengths, details, candles_from)
-      f (timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from)
+    from hit f
     -- Many events share a few times.
     join (
       select d.timeframe, d.ts, public.candle_complete_at(d.timeframe, d.ts) as complete_at,
         public.candle_complete_at(d.timeframe, public.candle_end(d.timeframe, d.ts)) as next_complete_at
-      from (select distinct u.timeframe, u.ts from unnest(timeframes, starts) u (timeframe, ts)) d) t using (timeframe, ts)
+      from (select distinct u.timeframe, u.ts from hit u) d) t using (timeframe, ts)
     order by f.ts, f.symbol, f.timeframe, f.pattern
     on conflict on constraint events_once do update set
       direction = excluded.direction, price = excluded.price, strength = excluded.strength, details = excluded.details,
@@ -215,7 +217,7 @@ begin
          (excluded.direction, excluded.price, excluded.strength, excluded.details, excluded.parameters, excluded.candles_from)
     returning e as event
   )
-  select count(pg_notify('tickstock_patterns', tickstock.event_payload(f.event)::text)) into made from found f;
+  select count(pg_notify('tickstock_patterns', tickstock.event_payload(f.event)::text)) into made from written f;
 end $$;
-comment on function tickstock.record_events(jsonb, text[], text[], timestamptz[], timestamptz[], text[], text[], timestamptz[], text[], text[], numeric[], float8[], jsonb[], timestamptz[], boolean) is
-  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs. to_redis: leave them for the publisher.';
+comment on function tickstock.record_events(jsonb, json, json, boolean) is
+  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs. to_redis: leave them for the publisher.';

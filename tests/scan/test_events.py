@@ -21,9 +21,11 @@ OPENING = new_york("2025-07-01 09:30")
 
 RECORD = """
 select tickstock.record_events('{"1min": {"Doji": {}}}',
-  array['1min'], array[%(symbol)s], array[%(ts)s]::timestamptz[], array[%(ts)s]::timestamptz[],
-  array['1min'], array[%(symbol)s], array[%(ts)s]::timestamptz[], array['Doji'], array['neutral'],
-  array[%(price)s]::numeric[], array[0.5], array['{}']::jsonb[], array[%(ts)s]::timestamptz[], true)
+  json_build_array(json_build_object('timeframe', '1min', 'symbol', %(symbol)s::text,
+    'since', %(ts)s::timestamptz, 'until', %(ts)s::timestamptz)),
+  json_build_array(json_build_object('timeframe', '1min', 'symbol', %(symbol)s::text,
+    'ts', %(ts)s::timestamptz, 'pattern', 'Doji', 'direction', 'neutral', 'price', %(price)s::numeric,
+    'strength', 0.5, 'details', '{}'::json, 'candles_from', %(ts)s::timestamptz)), true)
 """
 
 
