@@ -65,11 +65,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tickstock", *arguments]
 
 
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait for the condition; fail at the deadline."""
-    deadline = time.monotonic() + DEADLINE
+def eventually(condition: Callable[[], object], what: str, *, within: float = DEADLINE) -> None:
+    """Wait for the condition; fail after so many seconds."""
+    deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within:.0f} s: {what}"
         time.sleep(0.01)
 
 

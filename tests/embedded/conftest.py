@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.program import eventually
 from tickstock.embedded.installations import Installation
 from tickstock.embedded.server import EmbeddedServer
 
-from .support import eventually, processes_of
+from .support import processes_of
 
 MakeServer = Callable[[Installation], EmbeddedServer]
 

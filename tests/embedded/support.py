@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -47,14 +45,6 @@ def one_inside_and_one_outside() -> list[Installation]:
     inside = [each for each in INSTALLATIONS if each.root]
     outside = [each for each in INSTALLATIONS if not each.root]
     return inside[:1] + outside[:1]
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait for the condition; fail at the deadline."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.01)
 
 
 class Attached:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from tests.e2e.program import eventually
 from tickstock.embedded.installations import Installation
 from tickstock.embedded.processes import server_account
 from tickstock.embedded.server import EmbeddedServer
@@ -17,7 +18,6 @@ from tickstock.errors import TickstockError
 from .support import (
     INSTALLATIONS,
     Attached,
-    eventually,
     identify,
     keeper_of,
     linux_only,

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from tests.e2e.program import eventually
 from tickstock.embedded.redis import embedded_redis, find_redis_server
 from tickstock.errors import TickstockError
 
-from .support import eventually, linux_only
+from .support import linux_only
 
 pytestmark = pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
 
