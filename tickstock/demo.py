@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -28,8 +27,10 @@ from tickstock.simulator import RandomMarket, Simulator
 KEY = "demo"
 SHOWN_SYMBOLS = 3
 SHOWN_TIMEFRAMES = ("1min", "5min", "1hour")
-EVENTS_SHOWN = 5
-"""Events of each pattern between two looks at the candles; more are counted only."""
+EVENTS_SHOWN = 6
+"""Events between two looks at the candles, each of another pattern; more are counted only."""
+PATTERNS_SHOWN = 12
+"""In the summary, those found most often."""
 MARKET_MINUTES = 240
 """Minutes of market that the demo plays: from before the opening until after noon."""
 
@@ -46,7 +47,7 @@ class Demo:
         self._market = RandomMarket(symbols, seed=int(time.time()), start=self._opening())
         self._console = Console(highlight=False)
         self._events = 0
-        self._shown: Counter[str] = Counter()
+        self._shown: set[str] = set()
         self._lock = threading.Lock()
 
     def run(self) -> None:
@@ -142,8 +143,8 @@ class Demo:
             with self._lock:
                 self._events += 1
                 event = orjson.loads(line)
-                self._shown[event["pattern"]] += 1
-                if self._shown[event["pattern"]] <= EVENTS_SHOWN:
+                if event["pattern"] not in self._shown and len(self._shown) < EVENTS_SHOWN:
+                    self._shown.add(event["pattern"])
                     self._console.print(f"  [cyan]event[/] {in_words(event)}", soft_wrap=True)
 
     def _watch(self, parts: dict[str, "subprocess.Popen[bytes]"], simulator: Simulator) -> None:
@@ -207,10 +208,13 @@ class Demo:
         with connect(self._source.url, program="demo") as conn:
             missing = missing_bars(conn, simulator.sent)
             say()
-            table = Table("pattern", "timeframe", box=None)
+            table = Table("pattern", box=None)
             table.add_column("events", justify="right")
-            for pattern, timeframe, number in conn.execute(EVENTS):
-                table.add_row(pattern, timeframe, f"{number:,}")
+            found = conn.execute(EVENTS).fetchall()
+            for pattern, number in found[:PATTERNS_SHOWN]:
+                table.add_row(pattern, f"{number:,}")
+            if rest := found[PATTERNS_SHOWN:]:
+                table.add_row(f"{len(rest)} others", f"{sum(number for _, number in rest):,}")
             say(table)
             if fetch_value(conn, "select tickstock_engine()") != "postgres":
                 names = fetch_value(
@@ -241,10 +245,7 @@ LATEST = {
     "1hour": "select ts, open, high, low, close, volume, bars from ohlcv_1hour"
     " where symbol = %s order by ts desc limit 1",
 }
-EVENTS = (
-    "select pattern, timeframe, count(*) from events join timeframes using (timeframe)"
-    " group by pattern, timeframe, position order by pattern, position"
-)
+EVENTS = "select pattern, count(*) from events group by pattern order by 2 desc, 1"
 
 
 def missing_bars(
