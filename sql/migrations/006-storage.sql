@@ -10,7 +10,7 @@ comment on column storage_policy.only_row is 'Keeps the table at one row.';
 comment on column storage_policy.keep_bars is
   'Minute bars older than this are dropped, in whole weeks; candles made of them stay for good. Null: bars are kept for ever.';
 comment on column storage_policy.columnstore_after is
-  'Bars and candles older than this move into the columnstore, where they take a tenth of the space and can still be corrected. Null: never. Of no effect on engines without columnstore.';
+  'Bars and candles older than this move into the columnstore, where they take an eighth of the space and can still be corrected. Null: never. Of no effect on engines without columnstore.';
 insert into storage_policy default values;
 
 -- Queues turn over all the time: by their size alone they would be vacuumed too late after a large load.
