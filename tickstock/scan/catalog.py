@@ -54,7 +54,7 @@ class Catalog:
             settings = [each for row in rows if row[0] in ours for each in _settings(*row)]
             self._chosen, problems = choose(self._patterns, settings)
             for problem in problems:
-                log.warning("%s. Correct the table patterns; until then its defaults hold", problem)
+                log.warning("%s. Correct it in the table patterns", problem)
             self._rows = rows
         return self._chosen
 
