@@ -65,14 +65,15 @@ class Ears(threading.Thread):
         super().__init__(daemon=True)
         self.heard = 0
         self.last = 0.0
+        self.over = threading.Event()
         self.symbols: dict[str, float] = {}
         """When each symbol was heard of first, since it was cleared."""
         self._channel = redis.from_url(redis_url).pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._channel.subscribe(PATTERNS_CHANNEL)
 
     def run(self) -> None:
-        while True:
-            message = self._channel.get_message(timeout=1.0)
+        while not self.over.is_set():
+            message = self._channel.get_message(timeout=0.5)
             if message is not None:
                 self.last = time.monotonic()
                 self.heard += 1
@@ -116,6 +117,8 @@ def scanning(url: str, folder: Path) -> Iterator[tuple[Scan, Ears]]:
             yield scan, ears
         finally:
             scan.stop()
+            ears.over.set()
+            ears.join()
 
 
 def wait_for(what: str, condition: Any) -> None:
