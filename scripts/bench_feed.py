@@ -1,6 +1,5 @@
 """The feed: what is drained, parsed and stored in a second, beside the vendor's client that receives."""
 
-import os
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import click
 from bench_feed_server import frame
@@ -17,6 +16,7 @@ from bench_support import (
     ENGINES,
     Conn,
     Latencies,
+    Program,
     Row,
     database,
     installations,
@@ -152,45 +152,21 @@ def theirs(server: Server, what: Stream) -> float:
         server.end_connection()
 
 
-class Ingest:
-    """The program as it is, on this database."""
-
-    def __init__(self, server: Server, url: str, folder: Path, *options: str) -> None:
-        self.url = url
-        self._server = server
-        self._log: IO[bytes] = (folder / "ingest.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tickstock", "ingest", "--symbols", "*", *options],
-            env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("TICKSTOCK_")},
-                "TICKSTOCK_DATA_DIR": str(folder),
-                "TICKSTOCK_FEED_URL": f"ws://127.0.0.1:{server.port}/stocks",
-                "TICKSTOCK_DATABASE_URL": url,
-                "MASSIVE_API_KEY": "bench",
-            },
-            stderr=self._log,
-        )
-        server.await_client()
-
-    def memory(self) -> float:
-        """Its peak, in MB (of 1,000,000 bytes)."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(text.partition("VmHWM:")[2].split()[0]) * 1_024 / 1e6
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-        self._server.end_connection()
-        self._log.close()
-
-
 @contextmanager
-def ingesting(server: Server, url: str, folder: Path, *options: str) -> Iterator[Ingest]:
-    ingest = Ingest(server, url, folder, *options)
+def ingesting(server: Server, url: str, folder: Path, *options: str) -> Iterator[Program]:
+    ingest = Program(
+        folder,
+        *("ingest", "--symbols", "*", *options),
+        TICKSTOCK_FEED_URL=f"ws://127.0.0.1:{server.port}/stocks",
+        TICKSTOCK_DATABASE_URL=url,
+        MASSIVE_API_KEY="bench",
+    )
     try:
+        server.await_client()
         yield ingest
     finally:
         ingest.stop()
+        server.end_connection()
 
 
 def ours(

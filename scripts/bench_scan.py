@@ -1,7 +1,5 @@
 """Scanning: from a bar to its event on Redis, a minute of all symbols, and a history beside TA-Lib's loop."""
 
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +20,7 @@ from bench_market import Market
 from bench_support import (
     ENGINES,
     Latencies,
+    Program,
     Row,
     database,
     duration,
@@ -80,39 +79,12 @@ class Ears(threading.Thread):
                 self.symbols.setdefault(orjson.loads(message["data"])["symbol"], self.last)
 
 
-class Scan:
-    """The program as it is, on this database."""
-
-    def __init__(self, url: str, redis_url: str, folder: Path) -> None:
-        self._log = (folder / "scan.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tickstock", "scan"],
-            env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("TICKSTOCK_")},
-                "TICKSTOCK_DATA_DIR": str(folder),
-                "TICKSTOCK_DATABASE_URL": url,
-                "TICKSTOCK_REDIS_URL": redis_url,
-            },
-            stderr=self._log,
-        )
-
-    def memory(self) -> float:
-        """Its peak, in MB (of 1,000,000 bytes)."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(text.partition("VmHWM:")[2].split()[0]) * 1_024 / 1e6
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-        self._log.close()
-
-
 @contextmanager
-def scanning(url: str, folder: Path) -> Iterator[tuple[Scan, Ears]]:
+def scanning(url: str, folder: Path) -> Iterator[tuple[Program, Ears]]:
     with embedded_redis() as redis_url:
         ears = Ears(redis_url)
         ears.start()
-        scan = Scan(url, redis_url, folder)
+        scan = Program(folder, "scan", TICKSTOCK_DATABASE_URL=url, TICKSTOCK_REDIS_URL=redis_url)
         try:
             yield scan, ears
         finally:

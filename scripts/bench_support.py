@@ -1,10 +1,14 @@
 """What the measurements share: servers, databases, clocks, and the table they end in."""
 
+import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import LiteralString, NamedTuple
 
 import psycopg
@@ -153,6 +157,32 @@ def _stop_jobs(url: str) -> None:
                 "select alter_job(job_id, scheduled => false)"
                 " from timescaledb_information.jobs where proc_schema = 'tickstock'"
             )
+
+
+class Program:
+    """A tickstock command as an operator runs it, with settings of the bench alone."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+        self._log = (folder / f"{arguments[0]}.log").open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tickstock", *arguments],
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith("TICKSTOCK_")},
+                "TICKSTOCK_DATA_DIR": str(folder),
+                **settings,
+            },
+            stderr=self._log,
+        )
+
+    def memory(self) -> float:
+        """Its peak, in MB (of 1,000,000 bytes)."""
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(text.partition("VmHWM:")[2].split()[0]) * 1_024 / 1e6
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._log.close()
 
 
 def relation(timeframe: str) -> sql.Identifier:

@@ -15,18 +15,7 @@ left join lateral (
   where r.symbol = b.symbol and r.ts = b.ts order by r.id desc limit 1) last on true;
 comment on view ohlcv_1min_versions is
   'Minute bars as they are and as they were before each correction. known_from null: from the beginning; known_until null: until now; by the database''s clock. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
+call tickstock.copy_comments('ohlcv_1min', 'ohlcv_1min_versions');
 comment on column ohlcv_1min_versions.known_from is 'From when it was so, by the database''s clock; null: from the beginning.';
 comment on column ohlcv_1min_versions.known_until is 'Until when it was so; null: it still is.';
 comment on column ohlcv_1min_versions.source is 'What brought this version: feed, rest, the name of a file, or sql for a plain statement; null for the first one.';
-do $$
-declare
-  col record;
-begin
-  -- The others are those of the bar.
-  for col in
-    select a.attname, pg_catalog.col_description(a.attrelid, a.attnum) as says from pg_catalog.pg_attribute a
-    where a.attrelid = 'ohlcv_1min'::regclass and a.attname in ('symbol', 'ts', 'open', 'high', 'low', 'close', 'volume', 'vwap', 'trades')
-  loop
-    execute format('comment on column ohlcv_1min_versions.%I is %L', col.attname, col.says);
-  end loop;
-end $$;

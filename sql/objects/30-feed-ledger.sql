@@ -29,20 +29,9 @@ cross join lateral (
 comment on view feed_live is
   'Stretches of the live feed, as in feed_stretches; whether they are being written now; and covered: the minutes of which all bars and their corrections have come (empty: none for sure).';
 
+call tickstock.copy_comments('feed_stretches', 'feed_live');
 comment on column feed_live.alive is 'Whether a session is writing it: it goes on.';
 comment on column feed_live.covered is 'The minutes of which all bars, and all their corrections, have come.';
-do $$
-declare
-  col record;
-begin
-  -- The others are those of the stretch.
-  for col in
-    select a.attname, pg_catalog.col_description(a.attrelid, a.attnum) as says from pg_catalog.pg_attribute a
-    where a.attrelid = 'feed_stretches'::regclass and a.attnum > 0
-  loop
-    execute format('comment on column feed_live.%I is %L', col.attname, col.says);
-  end loop;
-end $$;
 
 create or replace function tickstock.open_stretch(feed text, channel text, symbols text[]) returns bigint
 language sql

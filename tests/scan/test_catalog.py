@@ -41,6 +41,16 @@ def test_what_there_is_can_be_looked_up(conn: Connection[TupleRow]) -> None:
     assert row == ({"max_body": 0.1, "min_range": 0.01}, 1, True, None, {})
 
 
+def test_what_was_told_in_vain_is_told_again(conn: Connection[TupleRow]) -> None:
+    scanner = Scanner(discover(), to_redis=False)
+    write(conn, bar("AAPL", OPENING))
+    with conn.transaction(force_rollback=True):
+        drain(conn, scanner)
+    assert fetch_value(conn, "select count(*) from patterns") == 0
+    drain(conn, scanner)
+    assert fetch_value(conn, "select count(*) from patterns") == len(discover())
+
+
 def test_a_setting_counts_from_the_next_candle_on(conn: Connection[TupleRow]) -> None:
     scanner = Scanner(discover(), to_redis=False)
     assert [row[1:] for row in doji_after(conn, scanner, 1)] == [

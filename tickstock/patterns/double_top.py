@@ -13,17 +13,14 @@ from tickstock.patterns.shapes import (
     lowest_close_since,
     peaks,
     rows,
+    window,
 )
 
 PARAMETERS = {"window": 30, "span": 3, "apart": 5, "tolerance": 0.15, "min_height": 0.005}
 SOURCE = "the original plan; the highest of the window, level as a share of the height: our own"
 
 
-def length(p: Parameters, _timeframe: str) -> int:
-    return p.whole("window")
-
-
-@pattern("DoubleTop", candles=length, parameters=PARAMETERS, source=SOURCE)
+@pattern("DoubleTop", candles=window, parameters=PARAMETERS, source=SOURCE)
 def double_top(c: Candles, p: Parameters) -> Found:
     """Two peaks at the same level, and the first close below the low between them.
 
@@ -40,7 +37,7 @@ def double_top(c: Candles, p: Parameters) -> Found:
     return judge(c, p, tops)
 
 
-@pattern("DoubleBottom", candles=length, parameters=PARAMETERS, source=SOURCE)
+@pattern("DoubleBottom", candles=window, parameters=PARAMETERS, source=SOURCE)
 def double_bottom(c: Candles, p: Parameters) -> Found:
     """Two troughs at the same level, and the first close above the high between them.
 

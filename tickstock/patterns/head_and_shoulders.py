@@ -13,17 +13,14 @@ from tickstock.patterns.shapes import (
     lowest_close_since,
     peaks,
     rows,
+    window,
 )
 
 PARAMETERS = {"window": 50, "span": 3, "tolerance": 0.25, "min_height": 0.005}
 SOURCE = "the original plan; level as a share of the height after Lo, Mamaysky, Wang (2000)"
 
 
-def length(p: Parameters, _timeframe: str) -> int:
-    return p.whole("window")
-
-
-@pattern("HeadAndShoulders", candles=length, parameters=PARAMETERS, source=SOURCE)
+@pattern("HeadAndShoulders", candles=window, parameters=PARAMETERS, source=SOURCE)
 def head_and_shoulders(c: Candles, p: Parameters) -> Found:
     """Three peaks, the middle one highest, and the first close below the line through the troughs.
 
@@ -41,7 +38,7 @@ def head_and_shoulders(c: Candles, p: Parameters) -> Found:
     return judge(c, p, tops)
 
 
-@pattern("InverseHeadAndShoulders", candles=length, parameters=PARAMETERS, source=SOURCE)
+@pattern("InverseHeadAndShoulders", candles=window, parameters=PARAMETERS, source=SOURCE)
 def inverse_head_and_shoulders(c: Candles, p: Parameters) -> Found:
     """Three troughs, the middle one lowest, and the first close above the line through the peaks.
 

@@ -16,6 +16,11 @@ Places = NDArray[np.intp]
 """(windows,): which candle of each window, from 0 on."""
 
 
+def window(p: Parameters, _timeframe: str) -> int:
+    """How many candles a shape may span: the parameter of that name."""
+    return p.whole("window")
+
+
 class Chart(NamedTuple):
     """(length, windows) each."""
 

@@ -33,7 +33,6 @@ class Catalog:
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._patterns = sorted(patterns, key=lambda pattern: pattern.name)
-        self._told = False
         self._rows: list[TupleRow] | None = None
         self._chosen: dict[str, list[Chosen]] = {}
 
@@ -45,12 +44,13 @@ class Catalog:
 
     def read(self, conn: Connection[TupleRow]) -> dict[str, list[Chosen]]:
         """What to look for, by timeframe. Settings that can't be obeyed are reported, once."""
-        if not self._told:
-            self.tell(conn)
-            self._told = True
+        ours = {pattern.name for pattern in self._patterns}
         rows = conn.execute(SET).fetchall()
+        # At first, and again if what was told then has been rolled back, or deleted.
+        if self._rows is None or not ours <= {row[0] for row in rows}:
+            self.tell(conn)
+            rows = conn.execute(SET).fetchall()
         if rows != self._rows:
-            ours = {pattern.name for pattern in self._patterns}
             settings = [each for row in rows if row[0] in ours for each in _settings(*row)]
             self._chosen, problems = choose(self._patterns, settings)
             for problem in problems:
