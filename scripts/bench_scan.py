@@ -48,7 +48,7 @@ WARM_UP = 60
 MEMORY_LIMIT = 300
 DONE = """
 select not exists (select from tickstock.scan_queue where ready_at <= latest_minute())
-  and not exists (select from events where published_at is null)
+  and (select events_to_publish from tickstock.freshness) = 0
 """
 TALIB = talib.get_function_groups()["Pattern Recognition"]  # type: ignore[no-untyped-call]
 
@@ -93,12 +93,12 @@ def scanning(url: str, folder: Path) -> Iterator[tuple[Program, Ears]]:
             ears.join()
 
 
-def wait_for(what: str, condition: Any) -> None:
+def wait_for(what: str, condition: Any, look_every: float = 0.001) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise MissingError(f"not within {PATIENCE:.0f} s: {what}")
-        time.sleep(0.001)
+        time.sleep(look_every)
 
 
 def one_bar(market: Market, ears: Ears, number: int) -> Latencies:
@@ -128,7 +128,7 @@ def minutes(market: Market, ears: Ears, number: int) -> tuple[Latencies, Latenci
         bars = market.next_minute()
         market.write(bars)
         committed = time.monotonic()
-        wait_for("a minute scanned", lambda: fetch_value(market.conn, DONE))
+        wait_for("a minute scanned", lambda: fetch_value(market.conn, DONE), look_every=0.1)
         times = closing if (bars[0].ts.minute + 1) % 5 == 0 else alone
         times.times.append(max(0.0, ears.last - committed))
         market.refresh()

@@ -305,7 +305,7 @@ def test_neither_key_nor_password_are_ever_told(url: str) -> None:
             *INGEST, "--symbols", "*", "--verbose", "--feed-url", simulator.url, **settings
         ) as ingest,
     ):
-        until(url, "select count(*) > 0 from events where published_at is null")
+        until(url, "select events_to_publish > 0 from tickstock.freshness")
         ingest.await_error("Redis does not take bars")
         scan.await_error("Redis does not take events")
         simulate.await_error("simulator listens")

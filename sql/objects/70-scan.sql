@@ -165,10 +165,13 @@ end $$;
 comment on function tickstock.pattern_candles(text, text[], timestamptz[], timestamptz[], integer, integer) is
   'The relation candles of patterns in SQL: for each complete candle from since to until, and for so many after, that candle (back = 0) and those before it (back = 1 …), together so many. session: of the candle''s first minute.';
 
--- Up to version 0.1 it knew neither strength nor retraction.
-drop function if exists tickstock.record_events(text[], text[], text[], timestamptz[], text[], numeric[], jsonb[], boolean);
-create or replace function tickstock.record_events(asked jsonb, judged json, hits json, to_redis boolean, out made bigint, out retracted bigint)
+-- Up to version 0.1 it knew neither strength nor retraction; then, whether there was a Redis.
+drop function if exists tickstock.record_events(text[], text[], text[], timestamptz[], text[], numeric[], jsonb[], boolean),
+  tickstock.record_events(jsonb, json, json, boolean);
+create or replace function tickstock.record_events(asked jsonb, judged json, hits json, out made bigint, out retracted bigint)
 language plpgsql
+-- Tens of thousands of events stay in memory.
+set work_mem = '64MB'
 as $$
 declare
   clock constant timestamptz := public.feed_clock();
@@ -177,47 +180,50 @@ begin
   perform pg_advisory_xact_lock(hashtext('tickstock.events'));
   with span as materialized (
     select * from json_to_recordset(judged) as j (timeframe text, symbol text, since timestamptz, until timestamptz)
-  ), again as materialized (
-    select * from json_to_recordset(hits) as f (timeframe text, symbol text, ts timestamptz, pattern text)
+  ), hit as materialized (
+    select * from json_to_recordset(hits) as f (timeframe text, symbol text, ts timestamptz, pattern text, direction text, price numeric,
+                                                 strength float8, details jsonb, candles_from timestamptz)
+  ), time as materialized (
+    -- Many events share a few times.
+    select d.timeframe, d.ts, public.candle_complete_at(d.timeframe, d.ts) as complete_at,
+      public.candle_complete_at(d.timeframe, public.candle_end(d.timeframe, d.ts)) as next_complete_at
+    from (select distinct h.timeframe, h.ts from hit h) d
+  ), asking as materialized (
+    select t.key as timeframe, p.key as pattern, p.value as parameters
+    from jsonb_each(asked) t cross join lateral jsonb_each(t.value) p
   ), undone as (
     update public.events e
-    set retracted_at = clock_timestamp(), change = nextval('public.events_change_seq'), published_at = case when not to_redis then clock_timestamp() end
+    set retracted_at = clock_timestamp(), change = nextval('public.events_change_seq')
     from span j
     where e.symbol = j.symbol and e.timeframe = j.timeframe and e.ts >= j.since and e.ts <= j.until and e.retracted_at is null
       -- Known to the planner: most candles are judged for the first time, and nothing is there yet.
       and e.ts >= (select min(since) from span) and e.ts <= (select max(until) from span)
       and asked -> e.timeframe ? e.pattern
       and not exists (
-        select from again f
-        where f.timeframe = e.timeframe and f.symbol = e.symbol and f.ts = e.ts and f.pattern = e.pattern)
+        select from hit h
+        where h.timeframe = e.timeframe and h.symbol = e.symbol and h.ts = e.ts and h.pattern = e.pattern)
     returning e as event
-  )
-  select count(pg_notify('tickstock_patterns', tickstock.event_payload(u.event)::text)) into retracted from undone u;
-  with hit as materialized (
-    select * from json_to_recordset(hits) as f (timeframe text, symbol text, ts timestamptz, pattern text, direction text, price numeric,
-                                                 strength float8, details jsonb, candles_from timestamptz)
   ), written as (
-    insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, strength, details, parameters, candles_from, lag, late, published_at)
-    select f.pattern, f.symbol, f.timeframe, f.ts, f.direction, f.price, f.strength, f.details, asked -> f.timeframe -> f.pattern, f.candles_from,
-      greatest(clock - t.complete_at, interval '0'), coalesce(clock >= t.next_complete_at, false), case when not to_redis then clock_timestamp() end
-    from hit f
-    -- Many events share a few times.
-    join (
-      select d.timeframe, d.ts, public.candle_complete_at(d.timeframe, d.ts) as complete_at,
-        public.candle_complete_at(d.timeframe, public.candle_end(d.timeframe, d.ts)) as next_complete_at
-      from (select distinct u.timeframe, u.ts from hit u) d) t using (timeframe, ts)
-    order by f.ts, f.symbol, f.timeframe, f.pattern
+    insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, strength, details, parameters, candles_from, lag, late)
+    select h.pattern, h.symbol, h.timeframe, h.ts, h.direction, h.price, h.strength, h.details, a.parameters, h.candles_from,
+      greatest(clock - t.complete_at, interval '0'), coalesce(clock >= t.next_complete_at, false)
+    from hit h join time t using (timeframe, ts) join asking a using (timeframe, pattern)
+    order by h.ts, h.symbol, h.timeframe, h.pattern
     on conflict on constraint events_once do update set
       direction = excluded.direction, price = excluded.price, strength = excluded.strength, details = excluded.details,
-      parameters = excluded.parameters, candles_from = excluded.candles_from, change = excluded.change, published_at = excluded.published_at,
+      parameters = excluded.parameters, candles_from = excluded.candles_from, change = excluded.change,
       -- It is made again, from other bars than at first.
       retracted_at = null, detected_at = excluded.detected_at, lag = excluded.lag, late = excluded.late
     where e.retracted_at is not null
       or (e.direction, e.price, e.strength, e.details, e.parameters, e.candles_from) is distinct from
          (excluded.direction, excluded.price, excluded.strength, excluded.details, excluded.parameters, excluded.candles_from)
     returning e as event
+  ), changed as (
+    select false as stands, u.event from undone u union all select true, w.event from written w
+  ), told as (
+    select c.stands, pg_notify('tickstock_patterns', tickstock.event_payload(c.event)::text) from changed c
   )
-  select count(pg_notify('tickstock_patterns', tickstock.event_payload(f.event)::text)) into made from written f;
+  select count(*) filter (where t.stands), count(*) filter (where not t.stands) into made, retracted from told t;
 end $$;
-comment on function tickstock.record_events(jsonb, json, json, boolean) is
-  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs. to_redis: leave them for the publisher.';
+comment on function tickstock.record_events(jsonb, json, json) is
+  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs.';

@@ -20,7 +20,7 @@ create or replace view tickstock.freshness as
 select feed_clock() as feed_clock,
   (select count(*) from (select distinct symbol, granule from tickstock.dirty) d) as dirty_half_hours,
   (select coalesce(sum(cardinality(symbols)), 0) from tickstock.scan_queue) as candles_to_scan,
-  (select count(*) from events where published_at is null) as events_to_publish,
+  tickstock.events_to_publish() as events_to_publish,
   (select max(detected_at) from events) as latest_event_at,
   (select count(*) from refused_bars where refused_at > now() - interval '1 day') as refused_today,
   nullif(tickstock.bars_since(), '-infinity') as bars_since,

@@ -16,7 +16,7 @@ from tests.conftest import Engine
 from tests.contract.oracle import OFFICIAL, differences, read_snapshot
 from tickstock import sqlfiles
 from tickstock.bars import Bar, Refusal
-from tickstock.db.connection import connect, require_schema
+from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.migrate import migrate
 from tickstock.db.writer import Counts, write_bars
 from tickstock.errors import SchemaMissingError
@@ -142,7 +142,11 @@ CHANGES = (
 )
 KEPT = ("ohlcv_1min", "events", "refused_bars", "tickstock.dirty")
 """What the release had, and nobody but its users fills."""
-NEW_COLUMNS = "{session,complete,change,strength,parameters,candles_from,lag,late,retracted_at}"
+OTHER_COLUMNS = (
+    "{session,complete,change,strength,parameters,candles_from,lag,late,retracted_at,published_at}"
+)
+"""What is new since, or gone."""
+UNPUBLISHED = "select min(id) from events where published_at is null"
 WAITING_THEN = (
     "select timeframe, symbol, ts, ready_at::text from tickstock.scan_queue order by 1, 2, 3, 4"
 )
@@ -165,9 +169,9 @@ def fill(conn: Connection[TupleRow]) -> None:
 
 
 def rows(conn: Connection[TupleRow], relation: str) -> list[TupleRow]:
-    """As far as 0.1 had these columns."""
+    """As far as 0.1 had these columns, and they are still there."""
     return conn.execute(
-        f"select to_jsonb(r) - '{NEW_COLUMNS}'::text[] from {relation} r order by 1"
+        f"select to_jsonb(r) - '{OTHER_COLUMNS}'::text[] from {relation} r order by 1"
     ).fetchall()
 
 
@@ -186,6 +190,7 @@ def test_an_upgraded_database_is_like_a_new_one(
             fill(old)
             kept = {relation: rows(old, relation) for relation in KEPT}
             waiting = old.execute(WAITING_THEN).fetchall()
+            unpublished = fetch_value(old, UNPUBLISHED)
             candles = {tf: rows(old, f"ohlcv_{tf}") for tf in ("5min", "4hour", "daily", "monthly")}
         assert all(kept.values())
         assert waiting
@@ -204,6 +209,7 @@ def test_an_upgraded_database_is_like_a_new_one(
         assert {relation: rows(old, relation) for relation in KEPT} == kept
         assert old.execute(WAITING_NOW).fetchall() == waiting
         assert old.execute("select count(*) from events where change <> id").fetchone() == (0,)
+        assert fetch_value(old, "select up_to from tickstock.publishing") == unpublished - 1
         assert {tf: rows(old, f"ohlcv_{tf}") for tf in candles} == candles
         copy_bars(old, new)
         calendar = OFFICIAL.with_day(MONDAY.date() - timedelta(days=14), CLOSING_EARLY)

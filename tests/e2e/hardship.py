@@ -55,7 +55,7 @@ def undisturbed_events(engine: Engine, bars: Iterable[Bar]) -> list[TupleRow]:
     url = engine.clone()
     with connect(url, program="test") as conn:
         write_bars(conn, bars, source="test")
-        scanner = Scanner(discover(), to_redis=False)
+        scanner = Scanner(discover())
         while scanner.scan(conn).candles:
             pass
         found = events(url)

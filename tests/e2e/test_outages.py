@@ -20,7 +20,7 @@ from .program import DEADLINE, KEY, await_connected, eventually, running, stop_a
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
 STORED = "select count(*) from ohlcv_1min"
-UNPUBLISHED = "select count(*) from events where published_at is null"
+UNPUBLISHED = "select events_to_publish from tickstock.freshness"
 WAITS_FOR_A_LOCK = (
     "select count(*) from pg_stat_activity where datname = current_database()"
     " and application_name = 'tickstock ingest' and wait_event_type = 'Lock'"

@@ -32,7 +32,7 @@ BARS = "select symbol, ts, open, high, low, close, volume, vwap from ohlcv_1min"
 NOTHING_WAITS = (
     "select not exists (select from tickstock.scan_queue"
     " where ready_at <= (select max(ts) from ohlcv_1min))"
-    " and not exists (select from events where published_at is null)"
+    " and (select events_to_publish from tickstock.freshness) = 0"
 )
 
 Message = dict[str, Any]

@@ -22,7 +22,7 @@ from .program import KEY, Program, eventually, running, stop_all, until
 
 on_one_engine = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
-UNPUBLISHED = "select count(*) from events where published_at is null"
+UNPUBLISHED = "select events_to_publish from tickstock.freshness"
 
 
 @on_one_engine
@@ -56,7 +56,7 @@ def test_redis_that_is_not_there_holds_up_no_ending(url: str, conn: Connection[T
         assert stop_all(ingest, scan) == [0, 0]
         assert time.monotonic() - before < 5
     ingest.await_error("10 bars were not forwarded to Redis; the table has them")
-    assert fetch_value(conn, "select count(*) from events where published_at is null") >= 10
+    assert fetch_value(conn, "select events_to_publish from tickstock.freshness") >= 10
 
 
 @on_one_engine

@@ -40,7 +40,6 @@ def record(
     judged: Iterable[Span] = (),
     timeframe: str = "1min",
     asked: Iterable[str] = ("Doji",),
-    to_redis: bool = True,
 ) -> Recorded:
     """Record what was found; in what was judged besides, nothing was, so its events are retracted."""
     conn.execute(CLOCK)  # there is a feed
@@ -50,4 +49,4 @@ def record(
     patterns = {each.pattern for each in found} | set(asked)
     parameters = {name: {"max_body": 0.1} for name in sorted(patterns)}
     with conn.transaction():
-        return record_found(conn, [Judged(timeframe, parameters, series, found)], to_redis=to_redis)
+        return record_found(conn, [Judged(timeframe, parameters, series, found)])

@@ -91,7 +91,7 @@ class Recorder(Scanner):
 
     def __init__(self, candles: int = 1, timeframes: Sequence[str] = TIMEFRAMES) -> None:
         declare = pattern("Recorder", candles=candles, timeframes=timeframes)
-        super().__init__([declare(lambda _, __: None)], to_redis=False)
+        super().__init__([declare(lambda _, __: None)])
         self.windows: list[Window] = []
         self._candles = candles
 

@@ -54,7 +54,6 @@ def test_it_stops_nothing_else(
 ) -> None:
     scanner = Scanner(
         [signalling("A"), *BROKEN.values(), signalling("Z")],
-        to_redis=False,
     )
     write(conn, *(bar(symbol, OPENING) for symbol in ("A", "B", "C")))
     with caplog.at_level(logging.INFO, "tickstock"):

@@ -30,7 +30,7 @@ def doji_after(conn: Connection[TupleRow], scanner: Scanner, minutes: int) -> li
 
 def test_what_there_is_can_be_looked_up(conn: Connection[TupleRow]) -> None:
     write(conn, bar("AAPL", OPENING))
-    drain(conn, Scanner(discover(), to_redis=False))
+    drain(conn, Scanner(discover()))
     told = conn.execute("select pattern, kind from patterns").fetchall()
     assert {name for name, _ in told} == {pattern.name for pattern in discover()}
     assert {kind for _, kind in told} == {"python", "sql", "talib"}
@@ -42,7 +42,7 @@ def test_what_there_is_can_be_looked_up(conn: Connection[TupleRow]) -> None:
 
 
 def test_what_was_told_in_vain_is_told_again(conn: Connection[TupleRow]) -> None:
-    scanner = Scanner(discover(), to_redis=False)
+    scanner = Scanner(discover())
     write(conn, bar("AAPL", OPENING))
     with conn.transaction(force_rollback=True):
         drain(conn, scanner)
@@ -52,7 +52,7 @@ def test_what_was_told_in_vain_is_told_again(conn: Connection[TupleRow]) -> None
 
 
 def test_a_setting_counts_from_the_next_candle_on(conn: Connection[TupleRow]) -> None:
-    scanner = Scanner(discover(), to_redis=False)
+    scanner = Scanner(discover())
     assert [row[1:] for row in doji_after(conn, scanner, 1)] == [
         ("1min", {"max_body": 0.1, "min_range": 0.01})
     ]
@@ -78,7 +78,7 @@ def test_a_setting_counts_from_the_next_candle_on(conn: Connection[TupleRow]) ->
 def test_a_setting_that_makes_no_sense_is_reported_and_stops_nothing(
     conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture, setting: str, complaint: str
 ) -> None:
-    scanner = Scanner([*discover(), signalling()], to_redis=False)
+    scanner = Scanner([*discover(), signalling()])
     doji_after(conn, scanner, 1)
     conn.execute(f"update patterns set {setting} where pattern = 'Doji'")
     with caplog.at_level(logging.WARNING, "tickstock"):

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, LiteralString
 
@@ -25,7 +24,7 @@ select tickstock.record_events('{"1min": {"Doji": {}}}',
     'since', %(ts)s::timestamptz, 'until', %(ts)s::timestamptz)),
   json_build_array(json_build_object('timeframe', '1min', 'symbol', %(symbol)s::text,
     'ts', %(ts)s::timestamptz, 'pattern', 'Doji', 'direction', 'neutral', 'price', %(price)s::numeric,
-    'strength', 0.5, 'details', '{}'::json, 'candles_from', %(ts)s::timestamptz)), true)
+    'strength', 0.5, 'details', '{}'::json, 'candles_from', %(ts)s::timestamptz)))
 """
 
 
@@ -57,7 +56,7 @@ def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleR
     with connect(url, program="test") as listener:
         listener.execute("listen tickstock_patterns")
         write(conn, bar("BRK.B", OPENING, price), bar("CLOCK", new_york("2025-07-01 09:35")))
-        drain(conn, Scanner([direction], to_redis=False))
+        drain(conn, Scanner([direction]))
         (payload,) = heard(listener)
     event: dict[str, Any] = json.loads(payload, parse_float=Decimal)
     assert event == {
@@ -80,7 +79,7 @@ def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleR
 def test_the_table_tells_the_numbers_behind_it(conn: Connection[TupleRow]) -> None:
     pattern = trend("1min")
     write(conn, bar("AAPL", OPENING, "99.90"))
-    drain(conn, Scanner([pattern], to_redis=False))
+    drain(conn, Scanner([pattern]))
     row = conn.execute(
         "select pattern, symbol, timeframe, ts, direction, price::text, details from events"
     ).fetchone()
@@ -93,7 +92,7 @@ def test_nothing_is_notified_that_did_not_happen(url: str, conn: Connection[Tupl
     with connect(url, program="test") as listener:
         listener.execute("listen tickstock_patterns")
         with conn.transaction(force_rollback=True):
-            assert drain(conn, Scanner([signalling()], to_redis=False)).events == 1
+            assert drain(conn, Scanner([signalling()])).events == 1
         assert heard(listener) == []
 
 
@@ -112,7 +111,7 @@ def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
 
 @on_one_engine
 def test_events_come_in_the_order_of_their_candles(url: str, conn: Connection[TupleRow]) -> None:
-    scanner = Scanner([signalling("B"), signalling("A")], to_redis=False)
+    scanner = Scanner([signalling("B"), signalling("A")])
     later = new_york("2025-07-01 09:31")
     write(conn, *(bar(symbol, ts) for symbol in "YX" for ts in (later, OPENING)))
     with connect(url, program="test") as listener:
@@ -156,14 +155,18 @@ def test_who_has_read_up_to_an_id_has_missed_none_before_it(
 
 
 @on_one_engine
-@pytest.mark.parametrize("to_redis", [True, False])
-def test_without_redis_events_are_not_left_waiting(
-    to_redis: bool, conn: Connection[TupleRow]
-) -> None:
-    write(conn, bar("AAPL", OPENING))
-    drain(conn, Scanner([signalling()], to_redis=to_redis))
-    published: datetime | None = fetch_value(conn, "select published_at from events")
-    assert (published is None) == to_redis
+def test_only_what_comes_after_the_first_redis_waits_for_it(conn: Connection[TupleRow]) -> None:
+    waiting = "select events_to_publish from tickstock.freshness"
+    write(conn, bar("BEFORE", OPENING))
+    drain(conn, Scanner([signalling()]))
+    assert fetch_value(conn, waiting) == 0
+    for _ in range(2):  # again is harmless
+        conn.execute("call tickstock.begin_publishing()")
+    assert fetch_value(conn, waiting) == 0
+    write(conn, bar("AFTER", OPENING))
+    drain(conn, Scanner([signalling()]))
+    conn.execute("call tickstock.begin_publishing()")
+    assert fetch_value(conn, waiting) == 1
 
 
 @on_one_engine

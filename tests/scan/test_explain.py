@@ -73,7 +73,7 @@ def test_in_words(url: str, conn: Connection[TupleRow]) -> None:
         r"details +body = 0\.01",
         r"parameters +min_shadow = 3",
         r"recorded +\d{4}-\d\d-\d\d \d\d:\d\d, \d+ s after its candle \(feed's clock\)",
-        r"on Redis +not yet",
+        r"on Redis +no: it came before the first Redis",
         r"outcome +\+4\.55 % after 1, \+11\.36 % after 5 candles, above 0: it was right",
         r" +-2  2025-11-24 14:31 +10\.25 +11\.00 +9\.75 +10\.50 +101",
         r" +0  2025-11-24 14:33 +10\.75 +11\.50 +10\.25 +11\.00 +103",

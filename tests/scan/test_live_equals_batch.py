@@ -65,7 +65,7 @@ def arrivals(bars: list[Bar], rng: random.Random) -> Iterator[list[Bar]]:
 
 def scanned_live(url: str, conn: Connection[TupleRow], bars: list[Bar], rng: random.Random) -> int:
     """How many events were retracted on the way."""
-    scanner = Scanner(discover(), to_redis=False)
+    scanner = Scanner(discover())
     extra = bar("AAPL", BEGIN + timedelta(minutes=45, days=1), "500")
     write(conn, extra)
     for batch in arrivals(bars, rng):
@@ -77,7 +77,7 @@ def scanned_live(url: str, conn: Connection[TupleRow], bars: list[Bar], rng: ran
                     scanner.scan(conn, most=rng.choice((5, 100, 1_000)))
                     raise MishapError
             except MishapError:
-                scanner = Scanner(discover(), to_redis=False)
+                scanner = Scanner(discover())
         elif roll < 0.7:
             scanner.scan(conn, most=rng.choice((5, 100, 1_000)))
     conn.execute(
@@ -98,7 +98,7 @@ def scanned_at_once(engine: Engine, bars: list[Bar], until: datetime) -> list[Tu
             conn.execute("set tickstock.scan_queue = off")
             write(conn, *bars, bar("CLOCK", until - timedelta(days=1)))
             conn.execute("call ohlcv_refresh()")
-            scanner = Scanner(discover(), to_redis=False)
+            scanner = Scanner(discover())
             for symbol in symbols_between(conn, SINCE, until):
                 scanner.scan_history(conn, symbol, SINCE, until, TIMEFRAMES)
             return conn.execute(STANDING).fetchall()

@@ -33,7 +33,7 @@ def above(price: float) -> Pattern:
 
 
 def test_a_corrected_bar_is_scanned_again(conn: Connection[TupleRow]) -> None:
-    scanner = Scanner([above(11)], to_redis=False)
+    scanner = Scanner([above(11)])
     write(conn, *(bar("AAPL", OPENING + n * MINUTE, "10") for n in range(6)))
     assert drain(conn, scanner).events == 0
 
@@ -87,7 +87,7 @@ def test_a_late_bar_is_scanned_and_so_are_the_candles_that_hold_it(
 
 def test_the_same_bar_written_again_queues_nothing(conn: Connection[TupleRow]) -> None:
     write(conn, bar("AAPL", OPENING))
-    drain(conn, Scanner([], to_redis=False))
+    drain(conn, Scanner([]))
     waiting = fetch_value(conn, QUEUED)
     write(conn, bar("AAPL", OPENING))
     assert fetch_value(conn, QUEUED) == waiting
@@ -117,7 +117,7 @@ def test_bars_out_of_the_session_are_no_part_of_the_day(conn: Connection[TupleRo
 
 @on_one_engine
 def test_a_take_is_whole_batches_until_there_is_enough(conn: Connection[TupleRow]) -> None:
-    scanner = Scanner([signalling()], to_redis=False)
+    scanner = Scanner([signalling()])
     for minute in range(3):
         write(conn, *(bar("A", OPENING + (2 * minute + n) * MINUTE) for n in range(2)))
     taken = [scanner.scan(conn, most=3) for _ in range(4)]
@@ -127,7 +127,7 @@ def test_a_take_is_whole_batches_until_there_is_enough(conn: Connection[TupleRow
 @on_one_engine
 def test_a_scan_that_fails_gives_its_candles_back(conn: Connection[TupleRow]) -> None:
     write(conn, bar("AAPL", OPENING))
-    scanner = Scanner([signalling()], to_redis=False)
+    scanner = Scanner([signalling()])
     with conn.transaction(force_rollback=True):
         assert scanner.scan(conn) == Scanned(1, 1)
     assert conn.execute(EVENTS).fetchall() == []

@@ -61,7 +61,7 @@ class SeeingScanner(Scanner):
     """Keeps which candles its last scan has judged."""
 
     def __init__(self) -> None:
-        super().__init__([summing()], to_redis=True)
+        super().__init__([summing()])
         self.seen: list[tuple[str, str, datetime]] = []
 
     def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
@@ -162,7 +162,7 @@ def events_of_one_scanner(engine: Engine, minutes: list[list[Bar]]) -> list[Tupl
     try:
         with connect(url, program="test") as conn:
             write(conn, *(bar for bars in minutes for bar in bars))
-            drain(conn, Scanner([summing()], to_redis=True))
+            drain(conn, Scanner([summing()]))
             return conn.execute(EVENTS).fetchall()
     finally:
         engine.drop(url)
@@ -171,7 +171,7 @@ def events_of_one_scanner(engine: Engine, minutes: list[list[Bar]]) -> list[Tupl
 def test_scanners_share_what_waits_and_do_not_wait(url: str, conn: Connection[TupleRow]) -> None:
     opening = new_york("2025-11-24 09:30")
     write(conn, *(bar(f"S{n}", opening) for n in range(400)))
-    scanner = Scanner([summing()], to_redis=False)
+    scanner = Scanner([summing()])
     with connect(url, program="test") as other:
         other.execute("set statement_timeout = '5s'")
         for each in (conn, other):

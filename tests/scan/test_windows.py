@@ -123,7 +123,7 @@ def test_they_reach_beyond_candles_that_are_gone_since(conn: Connection[TupleRow
     recorder = Recorder(4, ["5min"])
     write(conn, *a_morning("A", 60), bar("CLOCK", new_york("2025-11-24 16:00")))
     conn.execute("call ohlcv_refresh()")
-    drain(conn, Scanner([], to_redis=False))
+    drain(conn, Scanner([]))
     conn.execute(
         "delete from ohlcv_1min where symbol = 'A' and ts >= %s and ts < %s",
         (new_york("2025-11-24 10:00"), new_york("2025-11-24 10:25")),
@@ -162,7 +162,7 @@ def test_each_pattern_gets_as_many_as_it_asked_for(conn: Connection[TupleRow]) -
         return firing(f"{candles}", where, candles=candles)
 
     write(conn, *a_morning("AAPL", 6))
-    drain(conn, Scanner([asking(1), asking(4)], to_redis=False))
+    drain(conn, Scanner([asking(1), asking(4)]))
     assert lengths == {"1": 1, "4": 4}
 
 

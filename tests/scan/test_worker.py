@@ -92,7 +92,7 @@ def test_it_survives_cut_connections(
             await_events(conn, n + 1)
             eventually(lambda: terminate(conn, "scan") == 1, "it is connected again")
             eventually(lambda: terminate(conn, "publish") == 1, "so is the publisher")
-        unpublished = "select count(*) from events where published_at is null"
+        unpublished = "select events_to_publish from tickstock.freshness"
         eventually(lambda: fetch_value(conn, unpublished) == 0, "all is published")
 
 

@@ -19,6 +19,8 @@ from tickstock.scan.chart import chart
 from tickstock.scan.explain import Candle, Explanation
 from tickstock.scan.explain import explain as explain_event
 
+ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first Redis"}
+
 
 @click.command()
 @click.argument("event_id", metavar="EVENT", type=int)
@@ -85,7 +87,7 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
         ("details", _numbers(event["details"]) or "none"),
         ("parameters", _parameters(event)),
         ("recorded", f"{_moment(event['detected_at'])}{_lag(event['lag'])}"),
-        ("on Redis", _moment(event["published_at"]) if event["published_at"] else "not yet"),
+        ("on Redis", ON_REDIS[event["published"]]),
         *_outcome(found.outcome, event["direction"]),
     ]
     lines = [head, *remarks, ""]

@@ -68,7 +68,7 @@ def scan(
         if first_day:
             _history(
                 source.url,
-                Scanner(patterns, to_redis=redis_url is not None),
+                Scanner(patterns),
                 _midnight(first_day),
                 _midnight(last_day + timedelta(days=1))
                 if last_day

@@ -9,8 +9,9 @@ from psycopg.rows import TupleRow, dict_row
 
 EVENT = """
 select e.id, e.change, e.pattern, e.symbol, e.timeframe, e.ts, e.direction, e.price::float8 as price,
-  e.strength, e.parameters, e.details, e.candles_from, e.detected_at, e.published_at, e.lag, e.late,
-  e.retracted_at, p.summary, p.source, p.default_parameters
+  e.strength, e.parameters, e.details, e.candles_from, e.detected_at, e.lag, e.late,
+  e.retracted_at, p.summary, p.source, p.default_parameters,
+  (select e.change <= up_to from tickstock.publishing where e.change > since) as published
 from events e left join patterns p using (pattern) where e.id = %s
 """
 CANDLES = """

@@ -13,7 +13,7 @@ from tickstock.redis import EVENTS_KEPT, EVENTS_STREAM, PATTERNS_CHANNEL, RedisE
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
+BATCH = 1_000
 POLL = 1.0
 """Seconds between looks at the table, and between tries while Redis is away."""
 
@@ -22,16 +22,16 @@ POLL = 1.0
 LOCK_TIMEOUT = "set local lock_timeout = '1s'"
 NO_LOCK_TIMEOUT = "set local lock_timeout = 0"
 LOCK = "select pg_advisory_xact_lock(hashtext('tickstock.publish'))"
+# What came before the first Redis was not for it.
+BEGIN = "call tickstock.begin_publishing()"
 # As text: what travels through Python's floats would lose digits.
 WAITING = (
-    "select e.change, tickstock.event_payload(e)::text from events e"
-    " where published_at is null order by change limit %s"
+    "select e.change, tickstock.event_payload(e)::text from tickstock.publishing p"
+    " join events e on e.change > p.up_to order by e.change limit %s"
 )
-# Who records events holds this lock while it changes them. Without it two could each wait for a row
-# that the other has. It is held for the mark alone, never while Redis answers.
-LOCK_EVENTS = "select pg_advisory_xact_lock(hashtext('tickstock.events'))"
-# By change, not by id: an event that has changed since it was read has another one, and goes out again.
-MARK = "update events set published_at = clock_timestamp() where change = any(%s)"
+# Changes become visible in the order of their numbers, so one number tells what Redis has. An event
+# that has changed since it was read has a new one, and goes out again.
+MARK = "update tickstock.publishing set up_to = %s, at = clock_timestamp()"
 # A script: one command and one answer for a batch, where twice as many commands would take five times
 # as long; and nobody sees half of it. A refusal comes at the first entry, before anything is published.
 SEND = """
@@ -66,6 +66,10 @@ class Publisher(threading.Thread):
                 log.warning("publishing waits for the database: %s", first_line(error))
                 self._stop_event.wait(POLL)
 
+    def begin(self, conn: Connection[TupleRow]) -> None:
+        """Every change of an event from now on is to be published."""
+        conn.execute(BEGIN)
+
     def _publish_until_stopped(self, conn: Connection[TupleRow]) -> None:
         while not self._stop_event.is_set():
             self._work.clear()
@@ -84,8 +88,7 @@ class Publisher(threading.Thread):
                 if waiting:
                     self._send(waiting)
                     conn.execute(NO_LOCK_TIMEOUT)
-                    conn.execute(LOCK_EVENTS)
-                    conn.execute(MARK, ([change for change, _ in waiting],))
+                    conn.execute(MARK, (waiting[-1][0],))
         except psycopg.errors.LockNotAvailable:
             return 0
         except RedisError as error:

@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from tickstock.scan.judge import Found, Judged
 
-RECORD = "select made, retracted from tickstock.record_events(%s, %s, %s, %s)"
+RECORD = "select made, retracted from tickstock.record_events(%s, %s, %s)"
 
 
 class Recorded(NamedTuple):
@@ -20,7 +20,7 @@ class Recorded(NamedTuple):
     retracted: int
 
 
-def record(conn: Connection[TupleRow], judged: Sequence[Judged], *, to_redis: bool) -> Recorded:
+def record(conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
     """Within the caller's transaction, last: until its end, other scanners wait with their events."""
     candles = sum(each.candles for each in judged)
     spans = [
@@ -33,8 +33,8 @@ def record(conn: Connection[TupleRow], judged: Sequence[Judged], *, to_redis: bo
     asked = {each.timeframe: each.asked for each in judged}
     found = [_row(each.timeframe, one) for each in judged for one in each.found]
     # As JSON, which is made and read several times faster than arrays of text.
-    arguments = (orjson.dumps(argument).decode() for argument in (asked, spans, found))
-    made, retracted = conn.execute(RECORD, (*arguments, to_redis)).fetchone() or (0, 0)
+    arguments = [orjson.dumps(argument).decode() for argument in (asked, spans, found)]
+    made, retracted = conn.execute(RECORD, arguments).fetchone() or (0, 0)
     return Recorded(candles, made, retracted)
 
 

@@ -54,12 +54,11 @@ class Scanned(NamedTuple):
 
 
 class Scanner:
-    """Scans candles for patterns. `to_redis`: leave events for the publisher."""
+    """Scans candles for patterns."""
 
-    def __init__(self, patterns: Sequence[Pattern], *, to_redis: bool) -> None:
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._catalog = Catalog(patterns)
         self._failures = Failures()
-        self._to_redis = to_redis
 
     def scan(self, conn: Connection[TupleRow], *, most: int = 20_000) -> Scanned:
         """Judge about that many candles of those that wait, record events; all or nothing."""
@@ -105,7 +104,7 @@ class Scanner:
         return self._record(conn, judged)
 
     def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
-        return record(conn, judged, to_redis=self._to_redis)
+        return record(conn, judged)
 
 
 def spans_of(candles: Iterable[Candle]) -> Iterator[Span]:

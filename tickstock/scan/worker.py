@@ -34,7 +34,7 @@ class ScanWorker:
         self.candles = 0
         self.events = 0
         self._url = url
-        self._scanner = Scanner(patterns, to_redis=redis_url is not None)
+        self._scanner = Scanner(patterns)
         self._publisher = Publisher(url, redis_url, self.stop) if redis_url else None
         # Usually `ingest` sees to it; a scanner does where no ingest runs.
         self._upkeep = UpkeepWorker(url, self.stop, wait=False)
@@ -45,6 +45,7 @@ class ScanWorker:
         conn = self._open()
         self._upkeep.start()
         if self._publisher:
+            self._publisher.begin(conn)
             self._publisher.start()
         else:
             log.info("no Redis: events go by NOTIFY alone (set TICKSTOCK_REDIS_URL)")
