@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from tickstock import sqlfiles
-from tickstock.errors import DatabaseUnavailableError, SchemaMissingError
+from tickstock.errors import DatabaseUnavailableError, SchemaMissingError, TickstockError
 
 CONNECT_TIMEOUT = 10
 """Seconds, unless the connection string says otherwise."""
@@ -92,10 +92,16 @@ def fetch_value(conn: Connection[TupleRow], query: LiteralString, *params: objec
 
 def require_schema(conn: Connection[TupleRow]) -> None:
     """Raise SchemaMissingError unless this database holds the schema of this tickstock."""
-    if fetch_value(conn, "select to_regclass('tickstock.migrations')") is None:
-        missing: str | None = "the database has no tickstock schema"
-    else:
-        missing = _outdated(conn)
+    try:
+        if fetch_value(conn, "select to_regclass('tickstock.migrations')") is None:
+            missing: str | None = "the database has no tickstock schema"
+        else:
+            missing = _outdated(conn)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise TickstockError(
+            f"{conn.info.user} may not read the schema on {where(conn.info.dsn)}: let its owner run "
+            f"`tickstock db grant reader {conn.info.user}`, or writer for ingest and scan"
+        ) from error
     if missing:
         raise SchemaMissingError(f"{missing}: run `tickstock db migrate` on {where(conn.info.dsn)}")
 

@@ -74,6 +74,8 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
             _run(conn, file)
         _record(conn, "objects", sha256, engine)
         applied.append("objects")
+    # Each time: the group roles may be newer than the schema.
+    conn.execute("select tickstock.apply_rights()")
     return Migrated(engine, applied)
 
 
