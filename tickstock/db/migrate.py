@@ -38,9 +38,9 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
     with connect(url, program="migrate") as conn:
         conn.execute(LOCK)
         conn.execute("set client_min_messages = warning")
-        if use_timescaledb and not _has_schema(conn):
-            _create_extension(conn)
         try:
+            if use_timescaledb and not _has_schema(conn):
+                _create_extension(conn)
             with conn.transaction():
                 return _apply(conn)
         except psycopg.errors.InsufficientPrivilege as error:
