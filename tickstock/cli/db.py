@@ -19,7 +19,7 @@ from tickstock import logs
 from tickstock.cli import options
 from tickstock.db import migrate as migrations
 from tickstock.db import roles
-from tickstock.db.connection import connect, parse, require_schema
+from tickstock.db.connection import connect, parse, require_schema, tls
 from tickstock.db.source import DBNAME, DEMO_DBNAME, Database, database
 from tickstock.db.status import status as read_status
 from tickstock.embedded.installations import find_installations
@@ -116,7 +116,7 @@ def shell(demo: bool, arguments: tuple[str, ...], database_url: str | None) -> N
         environment = dict(os.environ)
         if password := given.pop("password", None):
             environment["PGPASSWORD"] = str(password)  # not where `ps` shows it
-        command = _psql(source, make_conninfo("", **given))
+        command = _psql(source, make_conninfo("", **given, **tls(given)))
         # Ctrl-C is for psql, which cancels a query with it.
         signal.signal(signal.SIGINT, lambda _signal, _frame: None)
         done = subprocess.run([*command, *arguments], env=environment, check=False)
