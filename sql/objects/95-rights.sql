@@ -132,3 +132,5 @@ begin
 end $$;
 comment on function tickstock.apply_rights() is
   'Makes the rights in this database those of tickstock.rights, and returns how many had to be changed. tickstock db migrate and tickstock db grant call it.';
+
+select tickstock.apply_rights();

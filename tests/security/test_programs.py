@@ -63,6 +63,9 @@ def test_a_writer_runs_ingest_scan_listen_load_backfill_and_refresh(
             running("listen", "--json", "--consumer", "risk", **settings) as listen,
         ):
             await_connected(market.admin, "scan", "listen")
+            with psycopg.connect(market.reader, autocommit=True) as reader:
+                # Nobody can be kept from that; a consumer reads the table, and is only woken.
+                reader.execute("select pg_notify('tickstock_patterns', '{\"pattern\": \"Forged\"}')")
             with running("ingest", "--symbols", "*", **settings) as ingest:
                 assert simulator.finished.wait(DEADLINE)
                 until(market.admin, SIMULATED, len(simulator.sent))
@@ -70,6 +73,7 @@ def test_a_writer_runs_ingest_scan_listen_load_backfill_and_refresh(
             until(market.admin, NOTHING_WAITS)
             assert stop_all(scan, listen) == [0, 0]
         assert listen.output
+        assert "Forged" not in "".join(listen.output)
 
         file = tmp_path / "2025-11-28.csv"
         bars = [bar for minute in DAY_BEFORE.minutes() for bar in minute.bars]
@@ -180,11 +184,10 @@ def test_names_that_no_reader_or_writer_can_have(
         name = name.replace(f"{{{role}}}", market.name(role))
     with (
         connect(market.owner, program="test") as conn,
-        pytest.raises((TickstockError, psycopg.errors.ReservedName), match=re.escape(says)) as told,
+        pytest.raises((TickstockError, psycopg.errors.ReservedName), match=re.escape(says)),
         conn.transaction(),
     ):
         apply(conn, plan(conn, kind, name, PASSWORD))
-    assert "\n" not in str(told.value)
 
 
 def test_who_may_not_create_roles_is_told_what_to_do(market: Market, unique: str) -> None:

@@ -74,8 +74,9 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
             _run(conn, file)
         _record(conn, "objects", sha256, engine)
         applied.append("objects")
-    # Each time: the group roles may be newer than the schema.
-    conn.execute("select tickstock.apply_rights()")
+    else:
+        # As the objects do at their end: the group roles may be newer than the schema.
+        conn.execute("select tickstock.apply_rights()")
     return Migrated(engine, applied)
 
 
