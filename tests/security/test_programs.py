@@ -65,7 +65,9 @@ def test_a_writer_runs_ingest_scan_listen_load_backfill_and_refresh(
             await_connected(market.admin, "scan", "listen")
             with psycopg.connect(market.reader, autocommit=True) as reader:
                 # Nobody can be kept from that; a consumer reads the table, and is only woken.
-                reader.execute("select pg_notify('tickstock_patterns', '{\"pattern\": \"Forged\"}')")
+                reader.execute(
+                    "select pg_notify('tickstock_patterns', '{\"pattern\": \"Forged\"}')"
+                )
             with running("ingest", "--symbols", "*", **settings) as ingest:
                 assert simulator.finished.wait(DEADLINE)
                 until(market.admin, SIMULATED, len(simulator.sent))

@@ -131,6 +131,8 @@ def test_a_reader_may_select_everything(market: Market) -> None:
             "latest_candles('5min')",
             "symbol_status()",
             "event_candles(1, after => 5)",
+            "daily_returns('AAPL', '2025-11-24', '2025-11-24')",
+            "latest_prices()",
             "session_of(now())",
             "feed_clock()",
             "is_trading_day('2025-11-28')",
