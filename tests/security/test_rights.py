@@ -363,5 +363,13 @@ def test_rights_come_back_with_the_next_migration(market: Market) -> None:
         is_refused(market.outsider, "select tickstock.newer()")
         with psycopg.connect(market.reader) as reader:
             reader.execute("select tickstock.newer()")
+        # An administrator's migration gives what it makes to the owner, not to the administrator.
+        conn.execute("drop view tickstock.rights")
+        conn.execute("delete from tickstock.migrations where name = 'objects'")
+        assert migrate(market.admin).applied == ["objects"]
+        owner = (
+            "select relowner::regrole::text from pg_class where oid = 'tickstock.rights'::regclass"
+        )
+        assert fetch_value(conn, owner) == market.name("owner")
         conn.execute("drop table tickstock.newer")
         conn.execute("drop function tickstock.newer()")

@@ -9,7 +9,7 @@ import logging
 from typing import NamedTuple
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 import tickstock
@@ -42,12 +42,24 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
             if use_timescaledb and not _has_schema(conn):
                 _create_extension(conn)
             with conn.transaction():
+                _become_owner(conn)
                 return _apply(conn)
         except psycopg.errors.InsufficientPrivilege as error:
             raise TickstockError(
                 f"not allowed to install the schema on {where(url)}: {first_line(error)}. "
                 "Migrate as the owner of the database."
             ) from error
+
+
+def _become_owner(conn: Connection[TupleRow]) -> None:
+    """What an administrator adds is its owner's: some functions have their owner's rights."""
+    owner = fetch_value(
+        conn,
+        "select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner"
+        " where n.nspname = 'tickstock' and r.rolname <> current_user",
+    )
+    if owner is not None:
+        conn.execute(sql.SQL("set local role {}").format(sql.Identifier(owner)))
 
 
 def _apply(conn: Connection[TupleRow]) -> Migrated:
