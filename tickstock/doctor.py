@@ -47,18 +47,14 @@ ENOUGH_DISK = 2 * 2**30
 """Bytes: some hours of all symbols, when the database is away."""
 TOO_LITTLE_DISK = 100 * 2**20
 
-WRITTEN = (
-    "ohlcv_1min", "refused_bars", "feed_stretches", "backfills", "minutes_complete",
-    "ohlcv_revisions", "tickstock.dirty", "tickstock.scan_queue",
-)  # fmt: skip
-"""Tables that ingest, and what it sets off, writes to."""
 RUNNING = """
 select count(*) from pg_stat_activity
 where datname = current_database() and application_name = 'tickstock ingest'
 """
 PRIVILEGES = """
-select t from unnest(%s::text[]) t
-where exists (select from unnest('{select, insert, update}'::text[]) p where not has_table_privilege(t, p))
+select object from tickstock.rights
+where grantee = 'tickstock_writer' and kind = 'table' and not has_table_privilege(object, privilege)
+group by object order by object
 """
 
 
@@ -164,12 +160,12 @@ class Doctor:
         yield Finding("schema", Level.OK, f"is that of this tickstock, engine {engine}")
 
     def _privileges(self) -> Iterator[Finding]:
-        lacking = [row[0] for row in self._db.execute(PRIVILEGES, (list(WRITTEN),))]
+        lacking = [row[0] for row in self._db.execute(PRIVILEGES)]
         user = self._db.info.user
         if lacking:
             yield Finding(
                 "privileges", Level.FAIL, f"{user} may not read and write {', '.join(lacking)}",
-                "connect as the owner of the database, or let it grant select, insert and update",
+                f"let the owner of the schema run `tickstock db grant writer {user}`",
             )  # fmt: skip
         else:
             yield Finding("privileges", Level.OK, f"{user} may write all that ingest writes")

@@ -52,6 +52,11 @@ def require(url: str) -> redis.Redis:
         connection.ping()
     except RedisError as error:
         gist = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        if "certificate" in gist.lower():
+            raise TickstockError(
+                f"no Redis at {_where(url)}: its TLS certificate is not trusted ({gist}). Give the CA "
+                "that signed it: add ?ssl_ca_certs=FILE to --redis-url (TICKSTOCK_REDIS_URL)"
+            ) from error
         raise TickstockError(
             f"no Redis at {_where(url)}: {gist}. Start it, or correct "
             "--redis-url (TICKSTOCK_REDIS_URL); without one, tickstock does without Redis."

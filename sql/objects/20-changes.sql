@@ -7,8 +7,9 @@ language sql immutable parallel safe
 return pg_catalog.hashtext(symbol) & 31;
 comment on function tickstock.shard_of(text) is 'The share of the symbols, in tickstock.scan_shards, that this one belongs to.';
 
+-- With the owner's rights: who writes bars can neither forge nor remove marks and revisions.
 create or replace function tickstock.after_write() returns trigger
-language plpgsql
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   scan boolean := current_setting('tickstock.scan_queue', true) is distinct from 'off';

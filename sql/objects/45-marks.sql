@@ -1,7 +1,8 @@
 -- What every engine's refresher does besides refreshing.
 
+-- With the owner's rights, as what else refreshes: a writer may refresh, and has no other way to marks and candles.
 create or replace function tickstock.thin_marks() returns void
-language plpgsql
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   before text := current_setting('lock_timeout');

@@ -83,7 +83,7 @@ comment on function tickstock.rematerialize(text, text[], timestamptz[]) is
   'Computes the candles of one timeframe that these half hours touch, and stores what differs. Shorter timeframes come first. Only under the refresher''s lock.';
 
 create or replace function tickstock.refresh_batch(up_to timestamptz, newest bigint, most integer) returns bigint
-language plpgsql
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   taken_symbols text[];

@@ -39,6 +39,14 @@ declare
   starts timestamptz[];
   ends timestamptz[];
 begin
+  -- Only the owner may refresh continuous aggregates. His job does so every ten seconds; where it is switched
+  -- off, all candles are mended one by one.
+  if not (select pg_has_role(c.relowner, 'usage') from pg_catalog.pg_class c where c.oid = 'tickstock.candles_5min'::regclass) then
+    if exists (select from timescaledb_information.jobs j where j.proc_schema = 'tickstock' and j.proc_name = 'refresh_job' and j.scheduled) then
+      return;
+    end if;
+    bulk := 2147483647;
+  end if;
   -- A session's lock, since each refresh commits. It ends with the session at the latest; a lock
   -- that a failed call of this same session left behind is taken over.
   if not pg_try_advisory_lock(hashtext('tickstock.refresh')) then

@@ -8,14 +8,15 @@ begin
                   language sql stable parallel safe return %L::timestamptz', since);
 end $$;
 comment on function tickstock.set_bars_since(timestamptz) is 'Sets tickstock.bars_since(). Only drop_bars() may.';
-revoke execute on function tickstock.set_bars_since(timestamptz) from public;
 
 create or replace function tickstock.has_older_snapshots(than xid, but_of_refreshers boolean default false) returns boolean
 language sql volatile
 begin atomic
   select exists (
     select from pg_catalog.pg_stat_activity a
-    where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type not in ('autovacuum worker', 'walsender')
+    where a.datname = current_database() and a.pid <> pg_backend_pid()
+      -- Autovacuum is nobody's. What kind another role's session is may be hidden from us.
+      and a.usesysid is not null and a.backend_type is distinct from 'walsender'
       and age(a.backend_xmin) > age(than)
       -- Who waits for the refresher's lock reads nothing before having it, and then by a new snapshot.
       and not (but_of_refreshers and exists (

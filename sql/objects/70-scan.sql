@@ -148,7 +148,7 @@ begin
   return query execute format($q$
     with series as materialized (
       select w.nth as series, u.symbol, u.since, u.until, to_timestamp(c.starts) as ts, c.n, c.open, c.high, c.low, c.close, c.volume
-      from tickstock.windows_%1$s($1, $2, $3, $4 - 1, $5) w
+      from tickstock.%1$I($1, $2, $3, $4 - 1, $5) w
       join unnest($1, $2, $3) with ordinality u (symbol, since, until, nth) using (nth)
       cross join lateral unnest(w.starts, w.opens, w.highs, w.lows, w.closes, w.volumes)
         with ordinality c (starts, open, high, low, close, volume, n)
@@ -158,7 +158,7 @@ begin
     )
     select c.symbol, c.ts, j.ts, (j.n - c.n)::integer, c.open::numeric, c.high::numeric, c.low::numeric, c.close::numeric, c.volume::numeric, %2$s
     from judged j join series c on c.series = j.series and c.n > j.n - $4 and c.n <= j.n $q$,
-    timeframe, case (select t.sessions from public.timeframes t where t.timeframe = pattern_candles.timeframe)
+    'windows_' || timeframe, case (select t.sessions from public.timeframes t where t.timeframe = pattern_candles.timeframe)
                when 'all' then 'public.session_of(c.ts)' else $s$'regular'$s$ end)
   using symbols, since, until, candles, after;
 end $$;

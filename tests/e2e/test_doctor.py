@@ -10,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from tests.feed.scripted_server import Peer, ScriptedServer
+from tickstock.db.roles import apply, plan
 from tickstock.doctor import Level, _clock, try_feed
 from tickstock.embedded.redis import embedded_redis
 from tickstock.simulator import RandomMarket, Simulator
@@ -121,16 +122,13 @@ def test_what_the_database_lacks(
     role = f"guest_{conn.info.dbname}"
     conn.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
     try:
-        for schema in ("public", "tickstock"):
-            conn.execute(
-                sql.SQL("grant usage on schema {0} to {1}; grant select on all tables in schema {0} to {1}")
-                .format(sql.Identifier(schema), sql.Identifier(role))
-            )  # fmt: skip
+        apply(conn, plan(conn, "reader", role, None))
         told = ask(simulator, make_conninfo(url, user=role), 1)
     finally:
-        conn.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
+        conn.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
     assert told["privileges"]["level"] == "FAIL"
-    assert "ohlcv_1min, refused_bars" in told["privileges"]["found"]
+    assert "public.ohlcv_1min, public.patterns" in told["privileges"]["found"]
+    assert f"tickstock db grant writer {role}" in told["privileges"]["remedy"]
     assert told["policies"]["level"] == "warn"
     assert told["owed"]["level"] == "warn"
     assert "in 1 gaps" in told["owed"]["found"]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import tickstock
-from tickstock.errors import DatabaseUnavailableError
+from tickstock.errors import DatabaseUnavailableError, TickstockError
 
 COMMANDS = {
     "ingest": "Store the feed's minute bars, until Ctrl-C.",
@@ -70,6 +70,11 @@ class _Program(click.Group):
         except psycopg.OperationalError as error:
             raise DatabaseUnavailableError(
                 f"the database went away: {first_line(error)}. Start the command again when it is back."
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise TickstockError(
+                f"this role may not do that: {first_line(error)}. Use one that may, or let the "
+                "schema's owner run `tickstock db grant`."
             ) from error
         except psycopg.Error as error:
             raise DatabaseUnavailableError(

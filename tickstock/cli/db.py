@@ -15,9 +15,11 @@ from psycopg.conninfo import make_conninfo
 from rich.console import Console
 from rich.table import Table
 
+from tickstock import logs
 from tickstock.cli import options
 from tickstock.db import migrate as migrations
-from tickstock.db.connection import connect, parse
+from tickstock.db import roles
+from tickstock.db.connection import connect, parse, require_schema, tls
 from tickstock.db.source import DBNAME, DEMO_DBNAME, Database, database
 from tickstock.db.status import status as read_status
 from tickstock.embedded.installations import find_installations
@@ -68,6 +70,36 @@ def status(as_json: bool, database_url: str | None) -> None:
         _show(told)
 
 
+@db.command()
+@click.option("--dry-run", is_flag=True, help="Only show the SQL, without the password.")
+@click.argument("kind", type=click.Choice(["reader", "writer"]))
+@click.argument("name")
+@options.database_url
+@options.verbosity
+def grant(dry_run: bool, kind: roles.Kind, name: str, database_url: str | None) -> None:
+    """Let the role NAME read, or write, and say what is done for it. Safe to repeat.
+
+    A reader may select everything and change nothing: for analysts and dashboards. A writer is for
+    ingest, scan, listen, load and backfill. A role that is missing is created, with the password in
+    the environment variable TICKSTOCK_ROLE_PASSWORD; that of one that is there stays as it is.
+
+    \b
+    Example: TICKSTOCK_ROLE_PASSWORD=… tickstock db grant reader grafana
+    """
+    password = os.environ.get(roles.PASSWORD_VARIABLE)
+    logs.hide(password)
+    with database(database_url) as source, connect(source.url, program="grant") as conn:
+        require_schema(conn)
+        with conn.transaction():
+            steps = roles.plan(conn, kind, name, password, dry=dry_run)
+            if not dry_run:
+                roles.apply(conn, steps)
+        for step in steps:
+            click.echo(f"{step.shown.as_string(conn)};" if dry_run else f"- {step.says}")
+    if not dry_run:
+        click.echo(f"{name} is a {kind}")
+
+
 @db.command(context_settings={"ignore_unknown_options": True})
 @click.option("--demo", is_flag=True, help="The embedded database that the latest demo left.")
 @click.argument("arguments", nargs=-1, metavar="[PSQL-ARGUMENTS]...")
@@ -84,7 +116,7 @@ def shell(demo: bool, arguments: tuple[str, ...], database_url: str | None) -> N
         environment = dict(os.environ)
         if password := given.pop("password", None):
             environment["PGPASSWORD"] = str(password)  # not where `ps` shows it
-        command = _psql(source, make_conninfo("", **given))
+        command = _psql(source, make_conninfo("", **given, **tls(given)))
         # Ctrl-C is for psql, which cancels a query with it.
         signal.signal(signal.SIGINT, lambda _signal, _frame: None)
         done = subprocess.run([*command, *arguments], env=environment, check=False)

@@ -2,18 +2,28 @@
 
 import os
 import re
+import ssl
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import Connection
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from tickstock import sqlfiles
-from tickstock.errors import DatabaseUnavailableError, SchemaMissingError
+from tickstock.errors import DatabaseUnavailableError, SchemaMissingError, TickstockError
 
 CONNECT_TIMEOUT = 10
 """Seconds, unless the connection string says otherwise."""
+AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where systems keep the certificate authorities that they trust: Debian, Red Hat, SUSE, Alpine and macOS."""
 
 
 def connect(url: str, *, program: str, autocommit: bool = True) -> Connection[TupleRow]:
@@ -23,19 +33,60 @@ def connect(url: str, *, program: str, autocommit: bool = True) -> Connection[Tu
     """
     given = parse(url)
     options = given.get("options") or os.environ.get("PGOPTIONS") or ""
+    safety = tls(given)
     try:
         return psycopg.connect(
-            url,
+            make_conninfo(url, **safety),
             autocommit=autocommit,
             application_name=f"tickstock {program}",
             connect_timeout=int(given.get("connect_timeout") or CONNECT_TIMEOUT),
             options=f"{options} -c timezone=UTC -c jit=off".strip(),
         )
     except psycopg.OperationalError as error:
+        if safety and re.search("SSL|certificate", str(error)):
+            raise DatabaseUnavailableError(
+                f"no safe connection to the database at {where(url)}: {first_line(error)}. To a server "
+                "on another machine it is encrypted, and the server's certificate verified: give the "
+                "CA that signed it (sslrootcert=FILE in the URL, or PGSSLROOTCERT), or say what is to "
+                "be done instead (sslmode=require: any certificate; disable: no encryption)"
+            ) from error
         raise DatabaseUnavailableError(
             f"no database at {where(url)}: {first_line(error)}. Is the server running, and is "
             "--database-url (TICKSTOCK_DATABASE_URL) right? Without one, tickstock starts its own."
         ) from error
+
+
+def tls(given: dict[str, Any]) -> dict[str, str]:
+    """What to add to a connection string's parameters: a server elsewhere must prove who it is.
+
+    libpq by itself encrypts only if the server likes to, and asks for no proof. What the string or
+    libpq's variables say of sslmode stands; a service file (PGSERVICE) speaks for itself.
+    """
+
+    def said(parameter: str) -> str:
+        return str(given.get(parameter) or os.environ.get(f"PG{parameter.upper()}") or "")
+
+    hosts = (said("host") or said("hostaddr")).split(",")
+    if said("sslmode") or said("service") or all(map(is_local, hosts)):
+        return {}
+    if said("sslrootcert") or Path("~/.postgresql/root.crt").expanduser().exists():
+        return {"sslmode": "verify-full"}
+    return {"sslmode": "verify-full", "sslrootcert": _authorities()}
+
+
+def is_local(host: str) -> bool:
+    """Whether this is a Unix socket, or this machine by its loopback address."""
+    try:
+        return not host or host[0] in "/@" or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _authorities() -> str:
+    """The file of the certificate authorities that this system trusts."""
+    told = ssl.get_default_verify_paths().cafile
+    # psycopg's wheel brings a libpq that may look for them where its builder had them.
+    return next((file for file in (told, *AUTHORITIES) if file and Path(file).is_file()), "system")
 
 
 def parse(url: str) -> dict[str, Any]:
@@ -92,10 +143,16 @@ def fetch_value(conn: Connection[TupleRow], query: LiteralString, *params: objec
 
 def require_schema(conn: Connection[TupleRow]) -> None:
     """Raise SchemaMissingError unless this database holds the schema of this tickstock."""
-    if fetch_value(conn, "select to_regclass('tickstock.migrations')") is None:
-        missing: str | None = "the database has no tickstock schema"
-    else:
-        missing = _outdated(conn)
+    try:
+        if fetch_value(conn, "select to_regclass('tickstock.migrations')") is None:
+            missing: str | None = "the database has no tickstock schema"
+        else:
+            missing = _outdated(conn)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise TickstockError(
+            f"{conn.info.user} may not read the schema on {where(conn.info.dsn)}: let its owner run "
+            f"`tickstock db grant reader {conn.info.user}`, or writer for ingest and scan"
+        ) from error
     if missing:
         raise SchemaMissingError(f"{missing}: run `tickstock db migrate` on {where(conn.info.dsn)}")
 

@@ -9,7 +9,7 @@ import logging
 from typing import NamedTuple
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 import tickstock
@@ -38,16 +38,28 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
     with connect(url, program="migrate") as conn:
         conn.execute(LOCK)
         conn.execute("set client_min_messages = warning")
-        if use_timescaledb and not _has_schema(conn):
-            _create_extension(conn)
         try:
+            if use_timescaledb and not _has_schema(conn):
+                _create_extension(conn)
             with conn.transaction():
+                _become_owner(conn)
                 return _apply(conn)
         except psycopg.errors.InsufficientPrivilege as error:
             raise TickstockError(
                 f"not allowed to install the schema on {where(url)}: {first_line(error)}. "
                 "Migrate as the owner of the database."
             ) from error
+
+
+def _become_owner(conn: Connection[TupleRow]) -> None:
+    """What an administrator adds is its owner's: some functions have their owner's rights."""
+    owner = fetch_value(
+        conn,
+        "select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner"
+        " where n.nspname = 'tickstock' and r.rolname <> current_user",
+    )
+    if owner is not None:
+        conn.execute(sql.SQL("set local role {}").format(sql.Identifier(owner)))
 
 
 def _apply(conn: Connection[TupleRow]) -> Migrated:
@@ -74,6 +86,9 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
             _run(conn, file)
         _record(conn, "objects", sha256, engine)
         applied.append("objects")
+    else:
+        # As the objects do at their end: the group roles may be newer than the schema.
+        conn.execute("select tickstock.apply_rights()")
     return Migrated(engine, applied)
 
 

@@ -8,13 +8,18 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tickstock.db.connection import connect, first_line
+from tickstock.db.connection import connect, fetch_value, first_line
 from tickstock.errors import DatabaseUnavailableError
 
 log = logging.getLogger(__name__)
 
 KEEP_HOUSE_EVERY = 3600.0
 """Seconds between two calls of `ohlcv_keep_house()`."""
+MAY_KEEP_HOUSE = "select has_function_privilege('public.ohlcv_keep_house()', 'execute')"
+BARS_ARE_NOT_KEPT = """
+-- On the community edition a job of the owner's does it.
+select keep_bars is not null and tickstock_engine() <> 'community' from public.storage_policy
+"""
 
 
 class UpkeepWorker(threading.Thread):
@@ -61,4 +66,11 @@ class UpkeepWorker(threading.Thread):
         if time.monotonic() < self._keep_house_at:
             return
         self._keep_house_at = time.monotonic() + KEEP_HOUSE_EVERY
-        conn.execute("call public.ohlcv_keep_house()")
+        if fetch_value(conn, MAY_KEEP_HOUSE):
+            conn.execute("call public.ohlcv_keep_house()")
+        elif fetch_value(conn, BARS_ARE_NOT_KEPT):
+            log.warning(
+                "%s may not drop bars that storage_policy does not keep: let the schema's owner run "
+                "`tickstock refresh --every 60`",
+                conn.info.user,
+            )

@@ -1,6 +1,7 @@
 """`tickstock load`: the vendor's flat files into `ohlcv_1min`, with a progress bar."""
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -104,7 +105,7 @@ def _until_break(blocks: Iterator[Block], breaks: list[TickstockError]) -> Itera
 def _progress(path: str) -> Iterator[Consumed | None]:
     """A progress bar over the file's bytes, on standard error; none for standard input."""
     file = Path(path)
-    if path == "-" or not file.is_file():
+    if path == "-" or not os.path.isfile(path):  # noqa: PTH113 - False for what can be no name, too
         yield None
         return
     with click.progressbar(length=file.stat().st_size, label=file.name, file=sys.stderr) as bar:
