@@ -132,9 +132,7 @@ def measure(url: str, market: Market, rounds: int) -> Iterator[tuple[str, list[R
             rows = []
             for query in queries(name):
                 viewer.ask(query)  # a session's first plan, and what is in memory afterwards
-                times = Latencies(
-                    [seconds(lambda query=query: viewer.ask(query)) for _ in range(rounds)]
-                )
+                times = Latencies([seconds(partial(viewer.ask, query)) for _ in range(rounds)])
                 limit = must("p99 < 100 ms", times.p99 < LIMIT)
                 rows.append(Row(f"{query.title} ({query.kind})", str(times), limit))
             yield name, rows
