@@ -93,6 +93,8 @@ class Viewer:
 
     def _choices(self, dashboard: str) -> tuple[Values, timedelta]:
         symbol = self._random.choice(self._symbols)
+        if dashboard == "operations":
+            return {}, SINCE_FRIDAY
         if dashboard == "events":
             every = All("''")
             one = self._random.random() < 0.5
