@@ -36,12 +36,21 @@ from (values ('AAPL', 270), ('TSLA', 400), ('O''NE', 660)) s (symbol, price),
                   price + round(5 * sin(extract(epoch from day + minute::time) / 3000)::numeric, 2) as p) b
 where extract(minute from minute) <> 11
 """
+# Some candles are live, as they are in the hours of trading.
+CORRECTED = """
+update ohlcv_1min set close = close + 0.01 where ts >= '2025-11-28 17:10+00' and symbol <> 'O''NE'
+"""
+# Of these neither has what the other has: a candle, a mark.
+OLD = "insert into ohlcv_1min values ('OLD', '2025-11-24 15:00+00', 1, 1, 1, 1, 1)"
+NEW = "insert into ohlcv_1min values ('NEW', '2025-11-28 18:20+00', 1, 1, 1, 1, 1)"
 EVENTS = """
 insert into events
   (pattern, symbol, timeframe, ts, direction, price, strength, lag, late, retracted_at)
 select p.pattern, c.symbol, '5min', c.ts, p.direction, c.close, 0.5,
-  make_interval(secs => c.n % 7), c.n % 10 = 0, case when c.n % 9 = 0 then now() end
-from (select *, row_number() over (order by ts, symbol)::integer as n from ohlcv_5min where complete) c
+  make_interval(secs => c.n % 7), c.n % 10 = 0, case when c.n % 7 = 3 then now() end
+from (
+  select *, row_number() over (order by ts, symbol)::integer as n
+  from ohlcv_5min where complete and symbol <> 'OLD') c
 join (values ('Doji', 'neutral', 2), ('Day1Breakout', 'long', 5), ('GapDown', 'short', 11))
   p (pattern, direction, every) on c.n % p.every = 0
 """
@@ -50,14 +59,16 @@ insert into patterns (pattern, kind, summary, default_timeframes, default_parame
 select p, 'python', 'A pattern.', '{5min}', '{}', 1 from unnest('{Doji, Day1Breakout, GapDown}'::text[]) p
 """
 # Of all symbols, lost on Tuesday from 10:20 to 11:40 New York, besides a quarter of an hour at both ends.
+# Two more by name, lost on Monday before that.
 STRETCHES = """
-insert into feed_stretches (feed, channel, starts, latest, bars, closed_at, reason, intended) values
-  ('wss://feed', 'AM', '2025-11-24 14:00+00', '2025-11-25 15:20+00', 9, now(), 'lost', false),
-  ('wss://feed', 'AM', '2025-11-25 16:40+00', '2025-11-28 18:29+00', 9, now(), 'stopped', true)
+insert into feed_stretches (feed, channel, symbols, starts, latest, bars, closed_at, reason, intended) values
+  ('wss://feed', 'AM', '{AAPL, TSLA}', '2025-11-24 11:00+00', '2025-11-24 12:00+00', 9, now(), 'lost', false),
+  ('wss://feed', 'AM', null, '2025-11-24 14:00+00', '2025-11-25 15:20+00', 9, now(), 'lost', false),
+  ('wss://feed', 'AM', null, '2025-11-25 16:40+00', '2025-11-28 18:29+00', 9, now(), 'stopped', true)
 """
 COMPLETE = """
 insert into minutes_complete (ts, stretch, bars, completed_at)
-select ts, 2, count(*), ts + interval '63 seconds' from ohlcv_1min where ts >= '2025-11-26' group by ts
+select ts, 3, count(*), ts + interval '63 seconds' from ohlcv_1min where ts >= '2025-11-26' group by ts
 """
 REFUSED = (
     "insert into refused_bars (source, reason, payload) values ('feed', 'low above open', '{}')"
@@ -122,12 +133,10 @@ def viewer(engine: Engine) -> Iterator[Viewer]:
         with connect(url, program="test") as owner:
             owner.execute("set tickstock.scan_queue = off")
             owner.execute(BARS)
+            owner.execute(OLD)
             owner.execute("call ohlcv_refresh()")
-            # Some candles are live, as they are in the hours of trading.
-            owner.execute(
-                "update ohlcv_1min set close = close + 0.01 where ts >= '2025-11-28 17:10+00'"
-            )
-            for statement in (EVENTS, PATTERNS, STRETCHES, COMPLETE, REFUSED):
+            owner.execute(CORRECTED)
+            for statement in (EVENTS, PATTERNS, STRETCHES, COMPLETE, REFUSED, NEW):
                 owner.execute(statement)
             owner.execute("vacuum analyze")
             with reader(url) as conn:
@@ -387,17 +396,19 @@ def test_what_happened_after_is_that_of_the_candles(viewer: Viewer) -> None:
 
 
 def test_owed_minutes_are_counted_where_they_lie(viewer: Viewer) -> None:
-    # Until 10:05 the first stretch is sure; the second one from 11:56 on. The first quarter of an hour
-    # of the first one is owed as well, and the last one of the second.
+    # The first and the last quarter of an hour of a stretch are not sure. What all symbols lack, the two
+    # that were once subscribed by name lack as well.
     owed: dict[tuple[str, str], int] = defaultdict(int)
-    for since, until in (
-        ("11-24 09:00", "11-24 09:16"),
-        ("11-25 10:05", "11-25 11:56"),
-        ("11-28 13:14", "11-28 13:30"),
+    for since, until, symbols in (
+        ("11-24 06:00", "11-24 06:16", 2),
+        ("11-24 06:45", "11-24 09:00", 2),
+        ("11-24 09:00", "11-24 09:16", 3),
+        ("11-25 10:05", "11-25 11:56", 3),
+        ("11-28 13:14", "11-28 13:30", 3),
     ):
         minute = datetime.strptime(f"2025-{since} -0500", "%Y-%m-%d %H:%M %z")
         while f"{minute:%m-%d %H:%M}" < until:
-            owed[f"{minute:%Y-%m-%d}", f"{minute:%H}:00"] += 1
+            owed[f"{minute:%Y-%m-%d}", f"{minute:%H}:00"] += symbols
             minute += timedelta(minutes=1)
     shown = viewer.ask(find("operations", "Owed minutes, by day and hour of New York"), CHOICES)
     # Thirty days, each with the same rows: a heat map needs a grid.
@@ -427,12 +438,12 @@ def test_operations_tell_what_was_written(viewer: Viewer) -> None:
     assert max(shown("Lag of events").column("longest")) == 6
     assert shown("Feed").column("refused today") == [1]
     assert shown("Refused lately").column("reason") == ["low above open"]
-    assert shown("What the feed owes").column("minutes") == [16, 111, 16]
-    assert shown("Subscriptions").column("reason") == ["stopped", "lost"]
-    assert shown("Subscriptions").column("symbols") == ["all", "all"]
+    assert shown("What the feed owes").column("minutes")[:7] == [16] * 3 + [111] * 3 + [16]
+    assert shown("Subscriptions").column("reason") == ["stopped", "lost", "lost"]
+    assert shown("Subscriptions").column("symbols") == ["all", "all", "2"]
     [(waiting, _, dirty, oldest)] = shown("What waits").rows
-    # Three symbols, 12:00 and 13:00 and 13:30 being the half hours that were changed.
-    assert (waiting, dirty, oldest) == (0, 9, 90 * 60)
+    # Two symbols' half hours of 12:00, 12:30 and 13:00, and of the others the one that is forming.
+    assert (waiting, dirty, oldest) == (0, 2 * 3 + 2, 90 * 60)
     assert shown("Scan queue").column("candles") == [0] * 9
     sizes = dict(
         zip(shown("Sizes").column("relation"), shown("Sizes").column("bytes"), strict=True)
@@ -442,7 +453,7 @@ def test_operations_tell_what_was_written(viewer: Viewer) -> None:
 
 def test_variables_offer_what_there_is(viewer: Viewer) -> None:
     symbol = viewer.ask(find("market", "symbol"), {})
-    assert symbol.rows == [("AAPL",), ("O'NE",), ("TSLA",)]
+    assert sorted(symbol.column("symbol")) == ["AAPL", "NEW", "O'NE", "OLD", "TSLA"]
     timeframe = viewer.ask(find("market", "timeframe"), {})
     assert timeframe.column("timeframe")[:3] == ["1min", "5min", "15min"]
     assert len(viewer.ask(find("market", "pattern"), {}).rows) == 3
