@@ -65,7 +65,7 @@ def queries(name: str) -> Iterator[Query]:
     dashboard = DASHBOARDS[name]
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
-            yield Query(name, variable["name"], "variable", "table", variable["query"]["rawSql"])
+            yield Query(name, variable["name"], "variable", "table", variable["query"])
     for annotation in dashboard["annotations"]["list"]:
         target = annotation["target"]
         yield Query(name, annotation["name"], "annotation", target["format"], target["rawSql"])

@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 register_default_plugins()
 # What is within is the data source's own, and no part of the schema.
-FREE = ("targets", "target", "query")
+FREE = ("targets", "target")
 
 
 def misfits(dashboard: dict[str, Any]) -> Iterator[str]:
