@@ -305,15 +305,20 @@ def events(viewer: Viewer) -> list[Event]:
     return [Event(*row) for row in rows]
 
 
-@pytest.mark.parametrize("chosen", [EVERYTHING, {**EVERYTHING, "symbol": ["AAPL", "O'NE"]}])
+NONE_CHOSEN: Values = {"symbol": [], "timeframe": [], "pattern": []}
+
+
+@pytest.mark.parametrize(
+    "chosen", [EVERYTHING, NONE_CHOSEN, {**EVERYTHING, "symbol": ["AAPL", "O'NE"]}]
+)
 @pytest.mark.parametrize("hours", [24 * 5, 6])
 def test_events_are_counted(viewer: Viewer, chosen: Values, hours: int) -> None:
     range_ = Range(CLOCK - timedelta(hours=hours), CLOCK)
-    symbols = chosen["symbol"]
+    symbols = chosen["symbol"] or All("")
     found = [
         event
         for event in events(viewer)
-        if event.ts >= range_.since and (isinstance(symbols, All) or event.symbol in symbols)
+        if event.ts >= range_.since and (not isinstance(symbols, list) or event.symbol in symbols)
     ]
     assert found
 
