@@ -260,13 +260,13 @@ def test_candles_are_those_of_the_bars(
     assert shown.rows == expected[-2000:]
     last = expected[-200:]
     price = viewer.ask(find("market", "Without closed hours: price"), values)
+    times = [f"{ts.astimezone(NEW_YORK):%m-%d %H:%M}" for ts, *_ in last]
     assert price.rows == [
-        (n, high, low, close) for n, (_, _, high, low, close, _) in enumerate(last, 1)
+        (n, time, *prices)
+        for n, (time, (_, _, *prices, _)) in enumerate(zip(times, last, strict=True), 1)
     ]
     volume = viewer.ask(find("market", "Without closed hours: volume"), values)
-    assert volume.rows == [
-        (f"{ts.astimezone(NEW_YORK):%m-%d %H:%M}", volume) for ts, *_, volume in last
-    ]
+    assert volume.rows == [(time, each[-1]) for time, each in zip(times, last, strict=True)]
 
 
 def test_only_candles_of_the_range_are_shown(viewer: Viewer) -> None:
