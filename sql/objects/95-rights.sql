@@ -31,7 +31,7 @@ select 'routine', n.nspname, p.proname, format('%I.%I(%s)', n.nspname, p.proname
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where n.nspname = 'tickstock' or n.nspname = 'public' and p.proname = any (
     '{candle_start, candle_end, candle_complete_at, latest_minute, feed_clock, tickstock_engine, session_of, is_trading_day, next_trading_day,
-      previous_trading_day, trading_day_of, candles, coverage, missing_minutes, latest_candles, bar_defect, event_candles, symbol_status,
+      previous_trading_day, trading_day_of, candles, active_symbols, owed_by_hour, coverage, missing_minutes, latest_candles, bar_defect, event_candles, symbol_status,
       ohlcv_refresh, drop_bars, ohlcv_keep_house}')
   and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
 union all
