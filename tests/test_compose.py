@@ -28,6 +28,10 @@ LIBPQ = {
     option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar
 } - {""}
 
+PASSWORDS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "GRAFANA_PASSWORD", "GRAFANA_DB_PASSWORD"}
+# Done once, at every start.
+STEPS = {"migrate", "grant"}
+
 ours = pytest.mark.parametrize("name", OURS)
 every = pytest.mark.parametrize("name", SERVICES)
 
@@ -83,8 +87,16 @@ def optional_variables() -> set[str]:
 
 
 def test_the_services_are_there() -> None:
-    assert {"db", "redis", "migrate", "ingest", "scan", "simulator"} <= SERVICES.keys()
-    assert OURS.keys() == SERVICES.keys() - {"db", "redis"}
+    assert {"db", "redis", "migrate", "ingest", "scan", "simulator", "grafana"} <= SERVICES.keys()
+    assert OURS.keys() == SERVICES.keys() - {"db", "redis", "grafana"}
+
+
+def test_the_compose_specification_allows_it() -> None:
+    """Its published schema, as check-jsonschema carries it: nothing is fetched."""
+    check = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    command = [sys.executable, *check, str(ROOT / "docker-compose.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @ours
@@ -104,7 +116,10 @@ def test_help_of_the_command(name: str) -> None:
 @ours
 def test_command_knows_its_environment(name: str) -> None:
     given = set(OURS[name].get("environment", {}))
-    assert given <= envvars(parse(OURS[name]["command"]).command) | LIBPQ
+    command = parse(OURS[name]["command"]).command
+    # A password that has no option, so that nobody gives it on the command line.
+    told = set(re.findall(r"\bTICKSTOCK_\w+", command.help or ""))
+    assert given <= envvars(command) | told | LIBPQ
 
 
 @ours
@@ -150,12 +165,12 @@ def test_passwords_have_no_default(name: str) -> None:
 def test_every_variable_is_required_or_has_a_default() -> None:
     used = set(re.findall(r"(?<!\$)\$\{?(\w+)", TEXT))
     assert used == required_variables() | optional_variables()
-    assert required_variables() == {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    assert required_variables() == PASSWORDS
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - OURS.keys()))
 def test_images_are_pinned(name: str) -> None:
-    assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+-\w+", SERVICES[name]["image"])
+    assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+(-\w+)?", SERVICES[name]["image"])
 
 
 def test_our_image_is_of_this_version() -> None:
@@ -181,14 +196,27 @@ def test_dependencies_can_be_met(name: str) -> None:
 
 @every
 def test_restart_policies(name: str) -> None:
-    assert SERVICES[name]["restart"] == ("no" if name == "migrate" else "unless-stopped")
+    assert SERVICES[name]["restart"] == ("no" if name in STEPS else "unless-stopped")
+
+
+@every
+def test_memory_is_limited(name: str) -> None:
+    limit = SERVICES[name]["mem_limit"].removeprefix("${DB_MEMORY:-").removesuffix("}")
+    assert re.fullmatch(r"\d+[mg]", limit)
+
+
+@pytest.mark.parametrize("name", ["grafana", *OURS])
+def test_no_more_rights_than_needed(name: str) -> None:
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
 
 
 def test_profiles_name_one_market_each() -> None:
     profiles = {name: service.get("profiles") for name, service in SERVICES.items()}
     assert profiles["ingest"] == ["live"]
     assert profiles["simulator"] == profiles["ingest-simulated"] == ["simulator"]
-    assert [profiles[name] for name in ("db", "redis", "migrate", "scan")] == [None] * 4
+    always = SERVICES.keys() - {"ingest", "simulator", "ingest-simulated"}
+    assert {profiles[name] for name in always} == {None}
 
 
 def test_the_simulated_feed_is_where_the_simulator_is() -> None:
@@ -205,10 +233,12 @@ def test_the_simulated_feed_is_where_the_simulator_is() -> None:
 
 def test_volumes_are_declared() -> None:
     declared = yaml.safe_load(TEXT)["volumes"].keys()
-    used = [
-        v.partition(":")[0] for service in SERVICES.values() for v in service.get("volumes", [])
-    ]
-    assert sorted(declared) == sorted(used)
+    used = [v.split(":") for service in SERVICES.values() for v in service.get("volumes", [])]
+    assert sorted(declared) == sorted(source for source, *_ in used if "/" not in source)
+    for source, _, *mode in used:
+        if "/" in source:
+            assert (ROOT / source).is_dir()
+            assert mode == ["ro"]
 
 
 def test_dockerfile_is_pinned_and_not_root() -> None:
@@ -273,8 +303,8 @@ def test_make_env_makes_passwords_that_fit_into_a_url_and_never_the_same(tmp_pat
     for folder in (tmp_path / "a", tmp_path / "b"):
         make_env(folder)
         written = read_env(folder)
-        passwords |= {written["POSTGRES_PASSWORD"], written["REDIS_PASSWORD"]}
-    assert len(passwords) == 4
+        passwords |= {written[name] for name in PASSWORDS}
+    assert len(passwords) == 2 * len(PASSWORDS)
     assert all(re.fullmatch("[0-9a-f]{48}", password) for password in passwords)
 
 

@@ -31,7 +31,7 @@ select 'routine', n.nspname, p.proname, format('%I.%I(%s)', n.nspname, p.proname
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where n.nspname = 'tickstock' or n.nspname = 'public' and p.proname = any (
     '{candle_start, candle_end, candle_complete_at, latest_minute, feed_clock, tickstock_engine, session_of, is_trading_day, next_trading_day,
-      previous_trading_day, trading_day_of, candles, coverage, missing_minutes, latest_candles, daily_returns, top_movers, latest_prices, bar_defect, event_candles, symbol_status,
+      previous_trading_day, trading_day_of, candles, active_symbols, owed_by_hour, coverage, missing_minutes, latest_candles, daily_returns, top_movers, latest_prices, bar_defect, event_candles, symbol_status,
       ohlcv_refresh, drop_bars, ohlcv_keep_house}')
   and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
 union all
@@ -65,6 +65,7 @@ from (values
   ('table', 'tickstock', 'scan_queue', 'INSERT, DELETE'),
   -- To lock a row: there is nothing to change in it.
   ('table', 'tickstock', 'scan_shards', 'UPDATE'),
+  ('table', 'tickstock', 'publishing', 'INSERT, UPDATE'),
   ('sequence', 'public', 'events_change_seq', 'USAGE'),
   ('routine', 'public', 'ohlcv_refresh', 'EXECUTE'),
   ('routine', 'tickstock', 'thin_marks', 'EXECUTE'),
@@ -84,7 +85,8 @@ from (values
   ('routine', 'tickstock', 'forget_told_by_all', 'EXECUTE'),
   ('routine', 'tickstock', 'take_shards', 'EXECUTE'),
   ('routine', 'tickstock', 'take_candles', 'EXECUTE'),
-  ('routine', 'tickstock', 'record_events', 'EXECUTE')
+  ('routine', 'tickstock', 'record_events', 'EXECUTE'),
+  ('routine', 'tickstock', 'begin_publishing', 'EXECUTE')
 ) w (kind, schema, name, privileges)
 join tickstock.our_objects o on (o.kind, o.schema, o.name) = (w.kind, w.schema, w.name);
 comment on view tickstock.rights is
