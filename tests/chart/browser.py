@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -114,11 +115,12 @@ def browser() -> Iterator[Page]:
             ],
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Debian's program is a script around the browser
         )
         try:
             yield _connected(process)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 
