@@ -146,7 +146,9 @@ def query(
     def rows(cursor: Cursor[TupleRow]) -> list[TupleRow]:
         cursor.execute(statement, parameters)
         if cursor.description is None:
-            raise ValueError("this statement returns no rows: execute it on a connection of connect()")
+            raise ValueError(
+                "this statement returns no rows: execute it on a connection of connect()"
+            )
         return cursor.fetchall()
 
     return _read(rows, decimals, database_url, connection)

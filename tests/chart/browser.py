@@ -136,7 +136,9 @@ def _connected(process: "subprocess.Popen[str]") -> Page:
     socket = create_connection(found[1], timeout=DEADLINE + 10, suppress_origin=True)
     socket.send(json.dumps({"id": 0, "method": "Target.getTargets"}))
     [target] = [
-        each for each in json.loads(socket.recv())["result"]["targetInfos"] if each["type"] == "page"
+        each
+        for each in json.loads(socket.recv())["result"]["targetInfos"]
+        if each["type"] == "page"
     ]
     socket.close()
     address = found[1].split("/devtools/")[0] + f"/devtools/page/{target['targetId']}"

@@ -33,7 +33,9 @@ class Stretch(NamedTuple):
 def ranked(candles: Sequence[Candle]) -> list[Tick]:
     """A tick for each candle, from which those for the room at hand are to be chosen."""
     first, last = candles[0].ts, candles[-1].ts
-    by_days = all(each.ts.time() == first.time() for each in candles) and first.date() != last.date()
+    by_days = (
+        all(each.ts.time() == first.time() for each in candles) and first.date() != last.date()
+    )
     ticks = [Tick(0, DAY_RANK, _label(first, DAY_RANK, by_days))]
     for place, (before, candle) in enumerate(pairwise(candles), start=1):
         rank = _rank(before.ts, candle.ts)

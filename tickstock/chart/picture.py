@@ -58,7 +58,11 @@ def _colors(candles: Sequence[Candle]) -> list[str]:
 def _draw_candles(axes: "Axes", candles: Sequence[Candle]) -> None:
     places, colors = range(len(candles)), _colors(candles)
     axes.vlines(
-        places, [each.low for each in candles], [each.high for each in candles], colors, linewidth=0.9
+        places,
+        [each.low for each in candles],
+        [each.high for each in candles],
+        colors,
+        linewidth=0.9,
     )
     # A candle that closed where it opened is a line, too.
     thin = 0.001 * (max(each.high for each in candles) - min(each.low for each in candles))

@@ -85,7 +85,9 @@ def read_series(
         bounded = Ask(**(vars(ask) | {"last": last}))
         rows = ask_candles(cursor, bounded, COLUMNS)
     if not rows:
-        raise TickstockError(f"{ask.symbol} has no {ask.timeframe} candles in this range: {_range(conn, ask)}")
+        raise TickstockError(
+            f"{ask.symbol} has no {ask.timeframe} candles in this range: {_range(conn, ask)}"
+        )
     if len(rows) > MOST:
         raise TickstockError(
             f"more than {MOST:,} candles: choose a longer timeframe, a shorter range, or --last N"
@@ -105,9 +107,7 @@ def _events(
         _require_patterns(conn, chosen)
     places = {candle.ts.astimezone(UTC): place for place, candle in enumerate(candles)}
     bounds = (candles[0].ts, candles[-1].ts)
-    rows = conn.execute(
-        EVENTS, (ask.symbol, *bounds, ask.timeframe, ask.sessions, chosen, chosen)
-    )
+    rows = conn.execute(EVENTS, (ask.symbol, *bounds, ask.timeframe, ask.sessions, chosen, chosen))
     return [Event(places[ts], *rest) for ts, *rest in rows if ts in places]
 
 
@@ -116,7 +116,11 @@ def _require_patterns(conn: Connection[TupleRow], chosen: Sequence[str]) -> None
     for name in chosen:
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.4)
-            remedy = f"did you mean {' or '.join(near)}?" if near else "`tickstock patterns list` has them"
+            remedy = (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else "`tickstock patterns list` has them"
+            )
             raise TickstockError(f"no pattern {name!r}: {remedy}")
 
 

@@ -141,7 +141,7 @@ def _volume(candles: Sequence[Candle], margin: int) -> list[str]:
 
 def _row(label: str, signs: Sequence[str], margin: int) -> str:
     gap = " " * (COLUMNS - 1)
-    return f"{label[: margin - 1]:>{margin - 1}}  {gap.join(signs)}".rstrip()
+    return f"{label[: margin - 1]:>{margin - 1}} {gap.join(signs)}".rstrip()
 
 
 def _told(series: Series, events: Sequence[Event], width: int) -> list[str]:
@@ -149,7 +149,9 @@ def _told(series: Series, events: Sequence[Event], width: int) -> list[str]:
     lines = []
     for event in events[-SHOWN_EVENTS:]:
         what = words.event_lines(event)[0]
-        lines.append(f"{SIGNS[event.direction]} {words.moment(series.candles[event.place])}  {what}")
+        lines.append(
+            f"{SIGNS[event.direction]} {words.moment(series.candles[event.place])}  {what}"
+        )
     if len(events) > SHOWN_EVENTS:
         lines.insert(0, f"the latest of {len(events):,} events:")
     return [_printable(line)[:width] for line in lines]

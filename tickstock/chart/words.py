@@ -33,7 +33,8 @@ def candle_lines(candle: Candle) -> list[str]:
     remarks = [candle.session] if candle.session not in (None, "regular") else []
     remarks += ["forming"] if not candle.complete else []
     return [
-        f"{candle.ts:%a} {moment(candle)} New York" + "".join(f", {each}" for each in remarks if each),
+        f"{candle.ts:%a} {moment(candle)} New York"
+        + "".join(f", {each}" for each in remarks if each),
         f"O {price(candle.open)}  H {price(candle.high)}  L {price(candle.low)}  C {price(candle.close)}",
         f"Volume {candle.volume:,.10g}{vwap}",
     ]

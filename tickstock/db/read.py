@@ -6,14 +6,14 @@ from difflib import get_close_matches
 from typing import LiteralString
 
 import psycopg
-from psycopg import Connection, Cursor
+from psycopg import Connection, Cursor, sql
 from psycopg.rows import TupleRow
 
 from tickstock.errors import UnknownSymbolError
 
-CANDLES: LiteralString = """
-candles(%(symbol)s, %(timeframe)s, %(since)s, %(until)s, %(last)s, %(sessions)s, %(fill)s)
-"""
+CANDLES = sql.SQL("""
+select {columns} from candles(%(symbol)s, %(timeframe)s, %(since)s, %(until)s, %(last)s, %(sessions)s, %(fill)s)
+""")
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,15 @@ def ask_candles(cursor: Cursor[TupleRow], ask: Ask, columns: LiteralString = "*"
     if "\0" in ask.symbol + ask.timeframe + ask.sessions:
         raise ValueError("there is no zero byte in a symbol, a timeframe or the name of sessions")
     try:
-        rows = cursor.execute(f"select {columns} from {CANDLES}", vars(ask)).fetchall()
+        query = CANDLES.format(columns=sql.SQL(columns))
+        rows = cursor.execute(query, vars(ask)).fetchall()
     except psycopg.errors.InvalidParameterValue as error:
         told = (error.diag.message_primary, error.diag.message_hint)
         raise ValueError(". ".join(each for each in told if each)) from None
     if not rows and not _is_known(cursor.connection, ask.symbol):
-        raise UnknownSymbolError(f"no candles of {ask.symbol!r}: {_instead(cursor.connection, ask.symbol)}")
+        raise UnknownSymbolError(
+            f"no candles of {ask.symbol!r}: {_instead(cursor.connection, ask.symbol)}"
+        )
     return rows
 
 
