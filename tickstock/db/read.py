@@ -12,7 +12,8 @@ from psycopg.rows import TupleRow
 from tickstock.errors import UnknownSymbolError
 
 CANDLES = sql.SQL("""
-select {columns} from candles(%(symbol)s, %(timeframe)s, %(since)s, %(until)s, %(last)s, %(sessions)s, %(fill)s)
+select {columns}
+from candles(%(symbol)s, %(timeframe)s, %(since)s, %(until)s, %(last)s, %(sessions)s, %(fill)s)
 """)
 
 
