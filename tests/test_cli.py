@@ -48,6 +48,7 @@ NEEDS_A_SCHEMA = [
     ("listen",),
     ("listen", "--consumer", "c"),
     ("explain", "1"),
+    ("chart", "AAPL", "5min"),
     ("patterns", "list"),
     ("load", "-"),
     ("refresh",),

@@ -65,7 +65,7 @@ def candles(
     fill: bool = False,
     decimals: bool = False,
     database_url: str | None = None,
-    connection: Connection[TupleRow] | None = None,
+    connection: Connection[Any] | None = None,
 ) -> pd.DataFrame:
     """Candles of a symbol, oldest first, indexed by `ts`: their start, UTC.
 
@@ -101,7 +101,7 @@ def events(
     retracted: bool = False,
     decimals: bool = False,
     database_url: str | None = None,
-    connection: Connection[TupleRow] | None = None,
+    connection: Connection[Any] | None = None,
 ) -> pd.DataFrame:
     """Events of these candles, oldest first, indexed by `ts`: the start of the candle, UTC.
 
@@ -133,7 +133,7 @@ def query(
     *,
     decimals: bool = False,
     database_url: str | None = None,
-    connection: Connection[TupleRow] | None = None,
+    connection: Connection[Any] | None = None,
 ) -> pd.DataFrame:
     """What a query returns: any SQL of docs/sql.md.
 
@@ -158,7 +158,7 @@ def _read(
     rows: Callable[[Cursor[TupleRow]], list[TupleRow]],
     decimals: bool,
     database_url: str | None,
-    connection: Connection[TupleRow] | None,
+    connection: Connection[Any] | None,
 ) -> pd.DataFrame:
     with (
         nullcontext(connection) if connection else connect(database_url) as conn,
@@ -207,6 +207,8 @@ def _moment(name: str, moment: Moment | None) -> datetime | None:
     """In UTC. ValueError for a time without time zone: New York's and UTC's are hours apart."""
     if isinstance(moment, str):
         moment = _parsed(name, moment)
+    if isinstance(moment, type(pd.NaT)):
+        raise ValueError(f"{name}=NaT is no time")
     if isinstance(moment, datetime):
         if moment.utcoffset() is None:
             raise ValueError(

@@ -120,16 +120,8 @@ def _draw_volume(axes: "Axes", candles: Sequence[Candle]) -> None:
     volumes = [each.volume for each in candles]
     axes.bar(range(len(candles)), volumes, color=_colors(candles), width=0.8, alpha=0.55)
     axes.set_ylim(0, 1.05 * max(volumes) or 1)
-    axes.yaxis.set_major_formatter(_short)
+    axes.yaxis.set_major_formatter(lambda volume, _: words.short(volume))
     axes.locator_params(axis="y", nbins=3)
-
-
-def _short(value: float, _: object = None) -> str:
-    """1.5M for 1,500,000 shares."""
-    for size, sign in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{sign}"
-    return f"{value:.3g}"
 
 
 def _draw_axes(prices: "Axes", volumes: "Axes", candles: Sequence[Candle]) -> None:

@@ -134,14 +134,15 @@ def _volume(candles: Sequence[Candle], margin: int) -> list[str]:
     rows = []
     for floor in range(VOLUME_HEIGHT - 1, -1, -1):
         blocks = [_BLOCKS[min(8, max(0, each - 8 * floor))] for each in eighths]
-        label = f"{most:,.0f}" if floor == VOLUME_HEIGHT - 1 else ""
-        rows.append(_row(label if len(label) < margin else "volume", blocks, margin))
+        label = words.short(most) if floor == VOLUME_HEIGHT - 1 else ""
+        rows.append(_row(label, blocks, margin))
     return rows
 
 
 def _row(label: str, signs: Sequence[str], margin: int) -> str:
     gap = " " * (COLUMNS - 1)
-    return f"{label[: margin - 1]:>{margin - 1}} {gap.join(signs)}".rstrip()
+    told = label if len(label) < margin else ""
+    return f"{told:>{margin - 1}} {gap.join(signs)}".rstrip()
 
 
 def _told(series: Series, events: Sequence[Event], width: int) -> list[str]:

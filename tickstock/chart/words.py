@@ -27,6 +27,14 @@ def price(value: float) -> str:
     return f"{value:,.2f}" if value >= 1 else f"{value:.6g}"
 
 
+def short(volume: float) -> str:
+    """1.5M for 1,500,000 shares."""
+    for size, sign in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if volume >= size:
+            return f"{volume / size:.3g}{sign}"
+    return f"{volume:.3g}"
+
+
 def candle_lines(candle: Candle) -> list[str]:
     """All of a candle."""
     vwap = f"  VWAP {price(candle.vwap)}" if candle.vwap is not None else ""
