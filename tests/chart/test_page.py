@@ -156,13 +156,14 @@ def test_names_from_the_database_are_text(shown: Page, tmp_path: Path) -> None:
         ".getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
     )
     shown.mouse("mouseMoved", *place)
-    shown.wait("document.querySelectorAll('.hovertext').length >= 2")
-    told = shown.evaluate(
+    shown.wait("document.querySelectorAll('.hovertext').length == 1")
+    [told] = shown.evaluate(
         "[...document.querySelectorAll('.hovertext')].map(each => each.textContent)"
     )
-    assert any(f"{IMAGE}{LINK}, long, strength 0.25" in each for each in told), told
-    assert any(f"note = {ATTACK}" in each for each in told)
-    assert any("Fri 2025-11-28 12:30 New York" in each for each in told), told
+    assert told.startswith("Fri 2025-11-28 12:30 New York")
+    assert f"▲ {IMAGE}{LINK}, long, strength 0.25, at 110.50, body = 0.01, note = {ATTACK}" in told
+    assert "▼" in told
+    assert "◆" in told
     assert count(shown, "#chart img[src*=example], #chart a[href^=javascript]") == 0
     assert shown.asked == [file.as_uri()]
     assert shown.said == []

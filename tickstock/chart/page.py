@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ from tickstock.chart.series import Event, Series
 from tickstock.errors import ChartLibraryMissingError
 
 SHOWN_EVENTS = 12
-"""Of one candle and direction, in the text one hovers for."""
+"""Of one candle, in the text one hovers for."""
 
 
 def page(series: Series) -> str:
@@ -69,7 +70,7 @@ def _candles(series: Series) -> dict[str, Any]:
             name: [getattr(each, name) for each in candles]
             for name in ("open", "high", "low", "close")
         },
-        "text": [_text(words.candle_lines(each)) for each in candles],
+        "text": _texts(series),
     }
 
 
@@ -93,18 +94,28 @@ def _markers(series: Series, direction: str) -> dict[str, Any]:
         "name": direction,
         "x": [place for place, _ in grouped],
         "y": [each.low if direction == "long" else each.high for each in candles],
-        "text": [_text(_several(each)) for _, each in grouped],
         "marker": {"color": MARKERS[direction]},
         "events": len(events),
     }
 
 
+def _texts(series: Series) -> list[str]:
+    """For each candle what one reads when hovering: all of it, and its events."""
+    events: dict[int, list[Event]] = defaultdict(list)
+    for event in series.events:
+        events[event.place].append(event)
+    return [
+        "<br>".join([*map(html.escape, words.candle_lines(candle)), *_several(events[place])])
+        for place, candle in enumerate(series.candles)
+    ]
+
+
 def _several(events: Sequence[Event]) -> list[str]:
-    lines = [line for event in events[:SHOWN_EVENTS] for line in words.event_lines(event)]
+    """In the few marks of HTML that plotly reads in a text."""
+    lines = [
+        f'<span style="color:{MARKERS[event.direction]}">{words.SIGNS[event.direction]}</span>'
+        f" {html.escape(', '.join(words.event_lines(event)))}"
+        for event in events[:SHOWN_EVENTS]
+    ]
     more = len(events) - SHOWN_EVENTS
     return [*lines, f"and {more:,} more"] if more > 0 else lines
-
-
-def _text(lines: Sequence[str]) -> str:
-    """Lines as plotly takes them: it reads a few marks of HTML in a text."""
-    return "<br>".join(html.escape(line) for line in lines)

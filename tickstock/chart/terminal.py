@@ -14,7 +14,6 @@ COLUMNS = 2
 """Of characters, for a candle."""
 VOLUME_HEIGHT = 3
 SHOWN_EVENTS = 10
-SIGNS = {"long": "▲", "short": "▼", "neutral": "◆"}
 SEVERAL = "•"
 """Where a candle has events of more than one direction."""
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -123,7 +122,7 @@ def _marks(events: Sequence[Event], hidden: int, count: int, margin: int) -> lis
         return []
     found: list[set[str]] = [set() for _ in range(count)]
     for event in events:
-        found[event.place - hidden].add(SIGNS[event.direction])
+        found[event.place - hidden].add(words.SIGNS[event.direction])
     signs = [SEVERAL if len(each) > 1 else "".join(each) or " " for each in found]
     return [_row("events", signs, margin)]
 
@@ -151,7 +150,7 @@ def _told(series: Series, events: Sequence[Event], width: int) -> list[str]:
     for event in events[-SHOWN_EVENTS:]:
         what = words.event_lines(event)[0]
         lines.append(
-            f"{SIGNS[event.direction]} {words.moment(series.candles[event.place])}  {what}"
+            f"{words.SIGNS[event.direction]} {words.moment(series.candles[event.place])}  {what}"
         )
     if len(events) > SHOWN_EVENTS:
         lines.insert(0, f"the latest of {len(events):,} events:")

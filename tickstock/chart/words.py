@@ -2,6 +2,7 @@
 
 from tickstock.chart.series import Candle, Event, Series
 
+SIGNS = {"long": "▲", "short": "▼", "neutral": "◆"}
 SHOWN_DETAILS = 8
 
 

@@ -13,7 +13,7 @@ from tickstock.chart.series import Series, read_series
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.read import Ask
-from tickstock.db.source import database
+from tickstock.db.source import DBNAME, DEMO_DBNAME, database
 from tickstock.errors import TickstockError, UnknownSymbolError
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -95,6 +95,7 @@ class _Moment(click.ParamType[datetime]):
     metavar="FILE",
     help="Write FILE.html, a page that works offline, or FILE.png; else draw in the terminal.",
 )
+@click.option("--demo", is_flag=True, help="From the embedded database of `tickstock demo`.")
 @options.database_url
 @options.verbosity
 def chart(
@@ -108,6 +109,7 @@ def chart(
     patterns: tuple[str, ...],
     no_events: bool,
     output: Path | None,
+    demo: bool,
     database_url: str | None,
 ) -> None:
     """Draw candles, volume and events of a SYMBOL, in the terminal or into a file. Times are New York's.
@@ -125,7 +127,11 @@ def chart(
         last = LAST
     ask = Ask(symbol, timeframe, since, until, last, sessions, fill)
     wanted: Sequence[str] | None = () if no_events else patterns or None
-    with database(database_url) as source, connect(source.url, program="chart") as conn:
+    dbname = DEMO_DBNAME if demo else DBNAME
+    with (
+        database(database_url, dbname=dbname) as source,
+        connect(source.url, program="chart") as conn,
+    ):
         require_schema(conn)
         try:
             series = read_series(conn, ask, patterns=wanted)
