@@ -48,6 +48,7 @@ NEEDS_A_SCHEMA = [
     ("listen",),
     ("listen", "--consumer", "c"),
     ("explain", "1"),
+    ("chart", "AAPL", "5min"),
     ("patterns", "list"),
     ("load", "-"),
     ("refresh",),
@@ -106,7 +107,7 @@ def test_help_lists_the_commands_and_imports_none() -> None:
     listing = run("--help").stdout
     for name, summary in COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(summary)}$", listing, re.MULTILINE)
-    heavy = "{'numpy', 'psycopg', 'redis', 'rich', 'asyncio', 'websocket', 'websockets'}"
+    heavy = "{'numpy', 'pandas', 'psycopg', 'redis', 'rich', 'asyncio', 'websocket', 'websockets'}"
     program = f"import sys, tickstock.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"set()\n"

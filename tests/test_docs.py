@@ -12,10 +12,12 @@ from xml.etree import ElementTree
 
 import click
 import numpy as np
+import pandas as pd
 import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+import tickstock
 from tests.test_compose import envvars, parse
 from tickstock import errors
 from tickstock.bars import Bar
@@ -240,6 +242,29 @@ def test_the_pattern_of_the_readme_works(tmp_path: Path) -> None:
     assert judge(1, 2, 3, 4) == [Hit("ThreeUp", 0, "long", 1.0, {"gain": 3.0})]
     assert judge(1, 2, 2, 4) == []
     assert judge(2, 3, 4) == []
+
+
+def test_the_python_of_its_page_runs(
+    conn: Connection[TupleRow], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_sample(conn)
+    monkeypatch.setenv("TICKSTOCK_DATABASE_URL", url)
+    found: dict[str, object] = {}
+    for block in blocks(DOCUMENTS["docs/python.md"], "python"):
+        exec(compile(block, "docs/python.md", "exec"), found)  # noqa: S102
+    for name in ("frame", "daily", "closes", "half_hour", "exact", "later", "top"):
+        each = found[name]
+        assert isinstance(each, pd.DataFrame | pd.Series)
+        assert len(each), name
+        assert not np.asarray(each.isna()).all(), name
+
+
+def test_every_function_of_the_python_api_is_told() -> None:
+    text = DOCUMENTS["docs/python.md"]
+    for name in set(tickstock.__all__) - {"__version__"}:
+        assert f"`{name}(" in text
+        for parameter in inspect.signature(getattr(tickstock, name)).parameters:
+            assert re.search(rf"\b{parameter}\b", text), f"{parameter} of {name}"
 
 
 def test_every_dependency_has_its_reason() -> None:

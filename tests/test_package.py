@@ -66,7 +66,7 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = [Path(name) for name in archive.namelist()]
     others = {p for p in packed if p.parts[0] == "tickstock" and p.suffix not in (".py", ".sql")}
-    assert {str(path) for path in others} <= {"tickstock/py.typed"}
+    assert {str(path) for path in others} == {"tickstock/py.typed", "tickstock/chart/page.html"}
     assert {p.parts[0] for p in packed} == {
         "tickstock",
         f"tickstock-{tickstock.__version__}.dist-info",
@@ -87,7 +87,7 @@ def test_the_installed_program_migrates(program: Path, empty_url: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "module", ["scan", "ingest", "simulate", "listen", "load", "demo", "status", "doctor"]
+    "module", ["scan", "ingest", "simulate", "listen", "load", "demo", "status", "doctor", "chart"]
 )
 def test_every_command_runs_with_what_is_installed(
     program: Path, module: str, tmp_path: Path

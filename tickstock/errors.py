@@ -24,6 +24,14 @@ class SchemaMissingError(TickstockError):
     exit_code = 4
 
 
+class UnknownSymbolError(TickstockError, ValueError):
+    """The database has no bar of this symbol. Exit code 1."""
+
+
+class ChartLibraryMissingError(TickstockError):
+    """The extra with the library that draws this kind of chart is not installed. Exit code 1."""
+
+
 class FeedRefusedError(TickstockError):
     """The feed refuses for good (wrong key, plan without access): retrying is pointless. Exit code 5."""
 

@@ -12,8 +12,8 @@ from psycopg.rows import TupleRow
 from tests.e2e.program import run
 from tests.scan.making import OPENING, event, record
 from tests.scan.support import on_one_engine
+from tickstock.chart.terminal import HEIGHT, chart
 from tickstock.db.connection import fetch_value
-from tickstock.scan.chart import HEIGHT, chart
 from tickstock.scan.explain import Candle, explain
 from tickstock.scan.windows import Span
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "ingest": "Store the feed's minute bars, until Ctrl-C.",
     "scan": "Find patterns in completed candles, until Ctrl-C.",
     "listen": "Print events as they come, until Ctrl-C.",
+    "chart": "Draw candles, volume and events of a SYMBOL.",
     "explain": "Say what made an event, and what came after.",
     "patterns": "Patterns: which there are, what they are, trying out your own.",
     "load": "Load the vendor's minute flat files.",

@@ -10,12 +10,12 @@ from typing import Any
 import click
 import orjson
 
+from tickstock.chart.terminal import chart
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.errors import TickstockError
 from tickstock.patterns import discover
-from tickstock.scan.chart import chart
 from tickstock.scan.explain import Candle, Explanation
 from tickstock.scan.explain import explain as explain_event
 

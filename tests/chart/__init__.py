@@ -1,0 +1,1 @@
+"""Charts, and the Python API beside them."""
