@@ -107,6 +107,29 @@ def test_the_browser_draws_every_candle_and_event_without_a_network(
         assert pixels[rgb(color)] > 20
 
 
+def test_signs_stand_beside_their_candle(shown: Page, tmp_path: Path) -> None:
+    made = series()
+    show(shown, made, tmp_path)
+    candle = edges(shown, "path.box", made.events[0].place)
+    long, _, short, neutral = (edges(shown, ".scatterlayer path.point", n) for n in range(4))
+    assert long[0] > candle[1], "below it"
+    assert short[1] < candle[0], "above it"
+    assert neutral[1] < short[0], "clear of each other"
+
+
+def edges(shown: Page, selector: str, number: int) -> tuple[float, float]:
+    """Top and bottom of an element, from the top of the page."""
+    top, bottom = shown.evaluate(
+        f"(() => {{ const box = document.querySelectorAll({selector!r})[{number}]"
+        ".getBoundingClientRect(); return [box.top, box.bottom]; })()"
+    )
+    return top, bottom
+
+
+def test_data_can_not_end_its_element() -> None:
+    assert "<" not in pages._json({"text": "</script><!--", "signs": "&\u2028"})
+
+
 def test_the_night_and_the_holiday_take_no_room(shown: Page, tmp_path: Path) -> None:
     made = series()
     show(shown, made, tmp_path)
