@@ -39,11 +39,11 @@ SINCE_FRIDAY = timedelta(days=4)
 
 # Ten events of each symbol on each day: about half a million.
 EVENTS = """
-insert into events (pattern, symbol, timeframe, ts, direction, price, details, lag, published_at)
+insert into events (pattern, symbol, timeframe, ts, direction, price, details, lag)
 select 'Pattern' || p, s.symbol, (array['1min', '5min', '15min'])[1 + p %% 3],
   date_bin((array['1 min', '5 min', '15 min']::interval[])[1 + p %% 3],
     d.opens_at + ((s.n * 17 + p * 37) %% 390) * interval '1 minute', '2000-01-03 00:00+00'),
-  (array['long', 'short', 'neutral'])[1 + (p + s.n) %% 3], 100, '{"body": 0.1}', '0', d.opens_at
+  (array['long', 'short', 'neutral'])[1 + (p + s.n) %% 3], 100, '{"body": 0.1}', '0'
 from unnest(%s::text[]) with ordinality s (symbol, n)
 cross join (select * from trading_days where opens_at between %s and feed_clock()) d
 cross join generate_series(1, 10) p

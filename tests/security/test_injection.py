@@ -112,7 +112,7 @@ def test_symbols_of_all_kinds_come_back_as_they_went_in(conn: Connection[TupleRo
         for s in symbols
     ])  # fmt: skip
     made = conn.execute(
-        "select made from tickstock.record_events(%s, '[]', %s, false)",
+        "select made from tickstock.record_events(%s, '[]', %s)",
         (Jsonb({"1min": {symbol: {} for symbol in symbols}}), recorded),
     ).fetchone()
     # Too long for a NOTIFY is nothing here; each is an event under its own name.

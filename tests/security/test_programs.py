@@ -35,7 +35,7 @@ SIMULATED = "select count(*) from ohlcv_1min where ts >= '2025-12-01'"
 NOTHING_WAITS = (
     "select not exists (select from tickstock.scan_queue"
     " where ready_at <= (select max(ts) from ohlcv_1min))"
-    " and not exists (select from events where published_at is null)"
+    " and (select events_to_publish from tickstock.freshness) = 0"
 )
 EXACT = """
 select count(*) from (

@@ -27,12 +27,14 @@ WRITES = {
     "tickstock.doubts": {"INSERT", "DELETE"},
     "tickstock.scan_queue": {"INSERT", "DELETE"},
     "tickstock.scan_shards": {"UPDATE"},
+    "tickstock.publishing": {"INSERT", "UPDATE"},
 }
 CALLS = {
     "ohlcv_refresh", "thin_marks", "move_recent", "refresh_batch",
     "prepare_incoming", "merge_incoming", "prepare_ticks", "merge_ticks", "doubt",
     "open_stretch", "hold_stretch", "extend_stretch", "close_stretch", "complete_minute", "settle",
     "forget_told_by_all", "take_shards", "take_candles", "record_events",
+    "begin_publishing",
 }  # fmt: skip
 RELATIONS = """
 select n.nspname || '.' || c.relname, p.privilege
@@ -215,7 +217,8 @@ NO_READER = (
     "select tickstock.merge_incoming('mine')",
     "select tickstock.refresh_batch('infinity', 1000000, 1)",
     "select tickstock.take_candles(1)",
-    "select tickstock.record_events('{}', '[]', '[]', false)",
+    "select tickstock.record_events('{}', '[]', '[]')",
+    "call tickstock.begin_publishing()",
     "select tickstock.open_stretch('mine', 'AM', null)",
     "select nextval('events_change_seq')",
 )
