@@ -12,7 +12,7 @@ comment on function tickstock.event_payload(public.events) is
 
 create or replace function tickstock.events_to_publish() returns bigint
 language sql stable
-return (select count(*) from tickstock.publishing p join public.events e on e.change > p.up_to);
+return (select count(*) from public.events e where e.change > (select p.up_to from tickstock.publishing p));
 comment on function tickstock.events_to_publish() is
   'Changes of events that wait for Redis; 0 where there has never been a Redis.';
 

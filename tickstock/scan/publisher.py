@@ -26,8 +26,8 @@ LOCK = "select pg_advisory_xact_lock(hashtext('tickstock.publish'))"
 BEGIN = "call tickstock.begin_publishing()"
 # As text: what travels through Python's floats would lose digits.
 WAITING = (
-    "select e.change, tickstock.event_payload(e)::text from tickstock.publishing p"
-    " join events e on e.change > p.up_to order by e.change limit %s"
+    "select e.change, tickstock.event_payload(e)::text from events e"
+    " where e.change > (select up_to from tickstock.publishing) order by e.change limit %s"
 )
 # Changes become visible in the order of their numbers, so one number tells what Redis has. An event
 # that has changed since it was read has a new one, and goes out again.
