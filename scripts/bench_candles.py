@@ -1,6 +1,5 @@
 """Bars and candles, measured against what they must reach and what one would do instead."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,24 +12,25 @@ import bench_reads
 import bench_sustained
 import click
 from bench_market import Market
-from bench_support import ENGINES, Row, database, duration, installations, running, seconds, show
-from rich.console import Console
+from bench_support import (
+    Row,
+    database,
+    duration,
+    engine_option,
+    installations,
+    make_console,
+    running,
+    seconds,
+    show,
+)
 
 from tickstock.db.connection import fetch_value
 
-WIDTH = 240
-"""Columns of the output into a file or pipe: a line for each figure."""
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @click.command()
-@click.option(
-    "--engine",
-    "engines",
-    multiple=True,
-    type=click.Choice(ENGINES),
-    help="Only this engine; may be repeated.",
-)
+@engine_option
 @click.option("--bars", default=20_000_000, show_default=True, help="Bars in the table.")
 @click.option(
     "--symbols",
@@ -67,7 +67,7 @@ def main(
 
     Candles are compared with DuckDB's aggregation of the same bars; the bench fails if they differ.
     """
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = make_console()
     with TemporaryDirectory() as name:
         folder = Path(name)
         files = bench_load.write_files(folder, load_rows)

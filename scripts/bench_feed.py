@@ -13,18 +13,18 @@ from typing import NamedTuple
 import click
 from bench_feed_server import frame
 from bench_support import (
-    ENGINES,
     Conn,
     Latencies,
     Program,
     Row,
     database,
+    engine_option,
     installations,
+    make_console,
     must,
     running,
     show,
 )
-from rich.console import Console
 
 from tickstock.db.connection import connect, fetch_value
 from tickstock.simulator import RandomMarket
@@ -32,7 +32,6 @@ from tickstock.simulator.events import Encoder, Event, frames
 from tickstock.simulator.market import Minute
 from tickstock.simulator.tape import Tape
 
-WIDTH = 160
 HERE = Path(__file__).parent
 START = datetime(2025, 11, 24, 15, 0, tzinfo=UTC)
 FRAME_EVENTS = 100
@@ -273,13 +272,7 @@ def _process(script: str, *arguments: object) -> "subprocess.Popen[str]":
 
 
 @click.command()
-@click.option(
-    "--engine",
-    "engines",
-    multiple=True,
-    type=click.Choice(ENGINES),
-    help="Only this engine; may be repeated.",
-)
+@engine_option
 @click.option("--symbols", default=10_000, show_default=True, help="Symbols of a minute's burst.")
 @click.option("--minutes", default=20, show_default=True, help="Minutes of AM.")
 @click.option("--tick-symbols", default=1_000, show_default=True, help="Symbols of A and T.")
@@ -299,7 +292,7 @@ def main(
 
     The bench fails if not everything that was sent is stored.
     """
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = make_console()
     bars = stream("AM", symbols, minutes)
     seconds = stream("A", tick_symbols, tick_minutes)
     trades = stream("T", tick_symbols, tick_minutes)

@@ -1,7 +1,6 @@
 """Grafana's dashboards: the query of each panel, variable and annotation, as a viewer's browser sends it."""
 
 import random
-import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
@@ -10,23 +9,22 @@ import click
 import psycopg
 from bench_market import Market
 from bench_support import (
-    ENGINES,
     Conn,
     Latencies,
     Row,
     database,
+    engine_option,
     installations,
+    make_console,
     must,
     running,
     seconds,
     show,
 )
-from rich.console import Console
 
 from tests.grafana.dashboards import DASHBOARDS, All, Query, Range, Values, expand, queries
 from tickstock.db.connection import fetch_value
 
-WIDTH = 160
 LIMIT = 0.100
 """Seconds."""
 LIVE_MINUTES = 12
@@ -141,19 +139,13 @@ def measure(url: str, market: Market, rounds: int) -> Iterator[tuple[str, list[R
 
 
 @click.command()
-@click.option(
-    "--engine",
-    "engines",
-    multiple=True,
-    type=click.Choice(ENGINES),
-    help="Only this engine; may be repeated.",
-)
+@engine_option
 @click.option("--bars", default=20_000_000, show_default=True, help="Bars in the table.")
 @click.option("--symbols", default=10_000, show_default=True, help="Symbols that trade.")
 @click.option("--rounds", default=100, show_default=True, help="How often each query is asked.")
 def main(engines: tuple[str, ...], bars: int, symbols: int, rounds: int) -> None:
     """Measure the queries of Grafana's dashboards on every engine that this machine has."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = make_console()
     for installation in installations(engines):
         console.rule(str(installation), align="left")
         with running(installation) as dsn, database(dsn, "panels") as url:

@@ -1,6 +1,5 @@
 """Scanning: from a bar to its event on Redis, a minute of all symbols, and a history beside TA-Lib's loop."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,19 +17,19 @@ import redis
 import talib
 from bench_market import Market
 from bench_support import (
-    ENGINES,
     Latencies,
     Program,
     Row,
     database,
     duration,
+    engine_option,
     installations,
+    make_console,
     must,
     running,
     seconds,
     show,
 )
-from rich.console import Console
 
 from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
@@ -40,7 +39,6 @@ from tickstock.patterns.evaluate import Failures, Hits, history_columns
 from tickstock.patterns.settings import choose
 from tickstock.redis import PATTERNS_CHANNEL
 
-WIDTH = 160
 PATIENCE = 300.0
 """Seconds after which something that must happen has not happened."""
 WARM_UP = 60
@@ -223,19 +221,13 @@ def _talib(frame: pd.DataFrame) -> int:
 
 
 @click.command()
-@click.option(
-    "--engine",
-    "engines",
-    multiple=True,
-    type=click.Choice(ENGINES),
-    help="Only this engine; may be repeated.",
-)
+@engine_option
 @click.option("--symbols", default=10_000, show_default=True, help="Symbols that trade.")
 @click.option("--minutes", "number", default=12, show_default=True, help="Minutes scanned.")
 @click.option("--candles", default=1_000_000, show_default=True, help="Candles of the history.")
 def main(engines: tuple[str, ...], symbols: int, number: int, candles: int) -> None:
     """Measure scanning on every engine that this machine has, with one scanner."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = make_console()
     show(console, "History, in memory", batch(candles, 1_000))
     with TemporaryDirectory() as name:
         for installation in installations(engines):

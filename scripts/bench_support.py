@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString, NamedTuple
 
+import click
 import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
@@ -25,6 +26,25 @@ from tickstock.timeframes import TIMEFRAMES
 
 Conn = Connection[TupleRow]
 LARGER = TIMEFRAMES[1:]
+
+
+WIDTH = 240
+"""Columns of the output into a file or pipe: a line for each figure."""
+
+
+ENGINES = ("postgres", "apache", "community")
+engine_option = click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(ENGINES),
+    help="Only this engine; may be repeated.",
+)
+
+
+def make_console() -> Console:
+    """As wide as the terminal, or WIDTH."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 class Row(NamedTuple):
@@ -120,9 +140,6 @@ def installations(engines: Sequence[str]) -> Iterator[Installation]:
         if installation.engine not in seen and installation.engine in (engines or ENGINES):
             seen.add(installation.engine)
             yield installation
-
-
-ENGINES = ("postgres", "apache", "community")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The Python API: what it returns is what SQL returns, in the types that are told."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
 from psycopg.rows import TupleRow, dict_row
@@ -28,7 +27,9 @@ from tests.contract.test_any_candle import (
     bars_of,
     oracle,
     steps,
+    write_market,
 )
+from tests.properties import on_a_database
 from tests.scan.making import OPENING, event, record
 from tests.scan.support import on_one_engine
 from tickstock.db.connection import fetch_value
@@ -65,18 +66,12 @@ def lines(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
     ]
 
 
-@settings(
-    max_examples=int(os.environ.get("TICKSTOCK_TEST_EXAMPLES", "8")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@on_a_database(examples=8)
 @given(st.lists(steps, min_size=2, max_size=6), st.lists(asks, min_size=2, max_size=6))
 def test_candles_equal_the_oracle(
     conn: Connection[TupleRow], writing: list[Step], asked: list[Ask]
 ) -> None:
-    conn.execute("truncate ohlcv_1min")
-    for step in writing:
-        step.take(conn)
+    write_market(conn, writing)
     clock = fetch_value(conn, "select feed_clock()")
     for symbol in SYMBOLS:
         bars = bars_of(conn, symbol)

@@ -1,6 +1,5 @@
 """candles(), against an oracle in plain Python over the bars in the table."""
 
-import os
 from collections.abc import Iterable
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -10,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -24,6 +23,7 @@ from tests.contract.exchange import (
     schedule,
     session_at,
 )
+from tests.properties import on_a_database
 from tickstock.db.connection import fetch_value
 
 Sessions = Literal["all", "regular"]
@@ -346,18 +346,19 @@ steps = st.builds(
 )
 
 
-@settings(
-    max_examples=int(os.environ.get("TICKSTOCK_TEST_EXAMPLES", "15")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+def write_market(conn: Connection[TupleRow], steps: Iterable[Step]) -> None:
+    """In an empty table, step by step."""
+    conn.execute("truncate ohlcv_1min")
+    for step in steps:
+        step.take(conn)
+
+
+@on_a_database(examples=15)
 @given(st.lists(steps, min_size=2, max_size=7), st.lists(asks, min_size=4, max_size=12))
 def test_candles_equal_the_oracle(
     conn: Connection[TupleRow], writing: list[Step], asked: list[Ask]
 ) -> None:
-    conn.execute("truncate ohlcv_1min")
-    for step in writing:
-        step.take(conn)
+    write_market(conn, writing)
     for ask in asked:
         for symbol in SYMBOLS:
             check(conn, symbol, ask)

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time
 from typing import NamedTuple, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -27,6 +27,7 @@ from tests.contract.exchange import (
     session_at,
     sessions_of,
 )
+from tests.properties import on_a_database
 from tickstock.db.connection import fetch_value
 
 
@@ -112,9 +113,7 @@ def test_the_session_of_every_half_hour(conn: Connection[TupleRow]) -> None:
         assert day == (None if wanted == "closed" else moment.astimezone(NEW_YORK).date()), moment
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@on_a_database(examples=300)
 @given(
     moment=st.datetimes(datetime(1985, 1, 1), datetime(2045, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 )

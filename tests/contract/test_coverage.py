@@ -1,6 +1,5 @@
 """coverage() and missing_minutes(), against an oracle that looks at every minute by itself."""
 
-import os
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from itertools import groupby
@@ -8,12 +7,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.contract.exchange import DAY, MINUTE, NEW_YORK, new_york, schedule, sessions_of
+from tests.properties import on_a_database
 
 SYMBOLS = ["A", "ZZ"]
 # A holiday and the half day after it, both changes of the clocks, a weekend, an ordinary day.
@@ -123,11 +123,7 @@ changes = st.builds(
 )
 
 
-@settings(
-    max_examples=int(os.environ.get("TICKSTOCK_TEST_EXAMPLES", "15")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@on_a_database(examples=15)
 @given(st.lists(changes, min_size=3, max_size=15), st.tuples(*[st.sampled_from(DAYS)] * 2))
 def test_counts_equal_the_oracle(
     conn: Connection[TupleRow], writing: list[Change], bounds: tuple[date, date]

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.contract.oracle import differences, read_snapshot
+from tests.properties import on_a_database
 from tickstock.bars import Bar, Refusal
 from tickstock.db.connection import connect, fetch_value
 from tickstock.db.writer import Counts, write_bars
@@ -82,9 +83,7 @@ mostly_possible = st.lists(st.one_of(possible, possible, possible, impossible), 
 new_keys = st.lists(possible, max_size=12, unique_by=lambda text: text.rsplit(",", 2)[1] + text[0])
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@on_a_database(examples=20)
 @given(st.lists(st.one_of(mostly_possible, new_keys), min_size=1, max_size=3))
 def test_a_file_becomes_what_its_bars_merge_to(
     conn: Connection[TupleRow], tmp_path: Path, files: list[list[str]]

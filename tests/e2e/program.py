@@ -23,6 +23,12 @@ SETTINGS = ("MASSIVE_", "POLYGON_", "PG", "TICKSTOCK_")
 KEPT = ("TICKSTOCK_CACHE_DIR", "TICKSTOCK_DATA_DIR", "TICKSTOCK_ENGINE")
 """Where servers are found and kept: not a matter of one test."""
 
+NOTHING_WAITS = (
+    "select not exists (select from tickstock.scan_queue"
+    " where ready_at <= (select max(ts) from ohlcv_1min))"
+    " and (select events_to_publish from tickstock.freshness) = 0"
+)
+"""Whether all complete candles are scanned, and all events published."""
 COUNTS = re.compile(
     r"([\d,]+) received = ([\d,]+) new \+ ([\d,]+) replaced"
     r" \+ ([\d,]+) unchanged \+ ([\d,]+) refused"

@@ -20,7 +20,16 @@ from tickstock.embedded.redis import embedded_redis
 from tickstock.simulator import RandomMarket, Simulator
 
 from .channel import Channel
-from .program import DEADLINE, KEY, await_connected, eventually, running, stop_all, until
+from .program import (
+    DEADLINE,
+    KEY,
+    NOTHING_WAITS,
+    await_connected,
+    eventually,
+    running,
+    stop_all,
+    until,
+)
 
 MARKET = RandomMarket(
     15,
@@ -29,11 +38,6 @@ MARKET = RandomMarket(
     end=datetime(2025, 11, 24, 16, 5, tzinfo=UTC),
 )
 BARS = "select symbol, ts, open, high, low, close, volume, vwap from ohlcv_1min"
-NOTHING_WAITS = (
-    "select not exists (select from tickstock.scan_queue"
-    " where ready_at <= (select max(ts) from ohlcv_1min))"
-    " and (select events_to_publish from tickstock.freshness) = 0"
-)
 
 Message = dict[str, Any]
 

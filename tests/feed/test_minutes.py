@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.feed.oracle import CONDITIONS, MINUTE, Key, by_key, oracle, ts_of
 from tickstock.bars import Bar
-from tickstock.feed.minutes import SecondMinutes, Taken, TradeMinutes, effect, regular_hours
+from tickstock.feed.conditions import effect
+from tickstock.feed.minutes import SecondMinutes, Taken, TradeMinutes, regular_hours
 from tickstock.ticks import Second, Trade
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

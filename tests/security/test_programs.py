@@ -9,7 +9,16 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.e2e.program import DEADLINE, KEY, await_connected, run, running, stop_all, until
+from tests.e2e.program import (
+    DEADLINE,
+    KEY,
+    NOTHING_WAITS,
+    await_connected,
+    run,
+    running,
+    stop_all,
+    until,
+)
 from tests.e2e.test_load import flat_file
 from tickstock.db.connection import connect, fetch_value
 from tickstock.db.roles import Kind, apply, plan
@@ -32,11 +41,6 @@ DAY_BEFORE = RandomMarket(
     end=datetime(2025, 11, 28, 15, 30, tzinfo=UTC),
 )
 SIMULATED = "select count(*) from ohlcv_1min where ts >= '2025-12-01'"
-NOTHING_WAITS = (
-    "select not exists (select from tickstock.scan_queue"
-    " where ready_at <= (select max(ts) from ohlcv_1min))"
-    " and (select events_to_publish from tickstock.freshness) = 0"
-)
 EXACT = """
 select count(*) from (
   (select symbol, ts, high, low, volume, bars from ohlcv_1hour

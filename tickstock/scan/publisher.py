@@ -42,8 +42,13 @@ end
 """
 
 
+def begin_publishing(conn: Connection[TupleRow]) -> None:
+    """Each change of an event from now on is for Redis; nothing happens where that is so already."""
+    conn.execute(BEGIN)
+
+
 class Publisher(threading.Thread):
-    """Publishes unpublished events until `stop` is set; `wake` after recording new ones."""
+    """Publishes changes of events until `stop` is set; `wake` after recording new ones."""
 
     def __init__(self, url: str, redis_url: str, stop: threading.Event) -> None:
         super().__init__(name="publish", daemon=True)
@@ -65,10 +70,6 @@ class Publisher(threading.Thread):
             except (psycopg.Error, DatabaseUnavailableError) as error:
                 log.warning("publishing waits for the database: %s", first_line(error))
                 self._stop_event.wait(POLL)
-
-    def begin(self, conn: Connection[TupleRow]) -> None:
-        """Every change of an event from now on is to be published."""
-        conn.execute(BEGIN)
 
     def _publish_until_stopped(self, conn: Connection[TupleRow]) -> None:
         while not self._stop_event.is_set():

@@ -14,7 +14,7 @@ from tickstock.db.upkeep import UpkeepWorker
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.patterns import Pattern
-from tickstock.scan.publisher import Publisher
+from tickstock.scan.publisher import Publisher, begin_publishing
 from tickstock.scan.scanner import Scanner
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class ScanWorker:
         conn = self._open()
         self._upkeep.start()
         if self._publisher:
-            self._publisher.begin(conn)
+            begin_publishing(conn)
             self._publisher.start()
         else:
             log.info("no Redis: events go by NOTIFY alone (set TICKSTOCK_REDIS_URL)")
