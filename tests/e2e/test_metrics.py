@@ -55,7 +55,7 @@ def test_a_market_with_cut_connections(url: str) -> None:
     settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
     with (
         embedded_redis() as redis_url,
-        Simulator(market(20, 60), keys=[KEY], speed=1_200) as simulator,
+        Simulator(market(20, 390), keys=[KEY], speed=1_200) as simulator,
         running(
             *INGEST, "--feed-url", simulator.url, "--rest-url", simulator.rest_url,
             "--redis-url", redis_url, **settings,
@@ -75,7 +75,7 @@ def test_a_market_with_cut_connections(url: str) -> None:
         assert sum(told[f"drops_total {name}"] for name in CLASSES) == 3
         assert told["feed_state streaming"] == 1
         assert sum(value for name, value in told.items() if name.startswith("feed_state")) == 1
-        last_minute = OPENING + timedelta(minutes=59)
+        last_minute = OPENING + timedelta(minutes=389)
         assert told["feed_clock_seconds"] == last_minute.timestamp()
         assert told["filler_calls_total"] > 0
         assert told["process_resident_memory_bytes"] > 2**20
