@@ -93,15 +93,15 @@ def bearish_engulfing(bars: Sequence[Bar], p: Numbers) -> str | None:
     return "short" if holds and larger else None
 
 
-def averages(closes: Sequence[Fraction], span: int) -> list[Decimal]:
-    """Exponential means, in 40 digits."""
+def average(closes: Sequence[Fraction], span: int) -> Decimal:
+    """The exponential mean, in 40 digits."""
     with localcontext() as context:
         context.prec = 40
         weight = Decimal(2) / (span + 1)
         values = [Decimal(each.numerator) / each.denominator for each in closes]
-        found = values[:1]
+        found = values[0]
         for value in values[1:]:
-            found.append(found[-1] * (1 - weight) + value * weight)
+            found = found * (1 - weight) + value * weight
     return found
 
 
@@ -109,8 +109,10 @@ def ma_crossover(bars: Sequence[Bar], p: Numbers) -> str | None:
     closes = [b.close for b in bars[-4 * int(p["slow"]) - 1 :]]
     if len(closes) < 4 * p["slow"] + 1:
         return None
-    fast, slow = averages(closes, int(p["fast"])), averages(closes, int(p["slow"]))
-    before, now = (round(fast[n] - slow[n], 9) for n in (-2, -1))
+    before, now = (
+        round(average(some, int(p["fast"])) - average(some, int(p["slow"])), 9)
+        for some in (closes[:-1], closes[1:])
+    )
     if before <= 0 < now:
         return "long"
     return "short" if before >= 0 > now else None

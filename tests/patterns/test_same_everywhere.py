@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tests.patterns.windows import PATTERNS, Market, chosen, markets, random_market
-from tickstock.patterns import Candles, Found, evaluate
+from tickstock.patterns import Candles, Found, evaluate, shapes
 from tickstock.patterns.evaluate import Failures, Hit, history, live
 
 ALL = [chosen(name) for name in sorted(PATTERNS)]
@@ -114,6 +114,8 @@ def test_history_finds_what_live_finds(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "BLOCK", 1)
         patch.setattr(evaluate, "SMALLEST_BLOCK", block)
+        patch.setattr(evaluate, "SERIES_BLOCK", block)
+        patch.setattr(shapes, "CANDIDATES", 1 + block // 10)
         assert in_order(history(ALL, whole, failures, begins=begins)) == in_order(expected)
         some = history(ALL, whole, failures, begins=begins, since=since, asked=asked)
         assert in_order(some) == in_order(

@@ -56,21 +56,44 @@ def mean(values: Floats) -> Floats:
     return add_up(values) / len(values)
 
 
-def ema(values: Floats, span: int) -> Floats:
-    """The exponential moving average with smoothing 2 / (span + 1), at each candle.
+def trailing_ema(values: Floats, span: int, candles: int) -> Floats:
+    """Exponential moving averages with smoothing 2 / (span + 1): at each candle, that of the last so
+    many, which begins with the first of these.
 
-    It begins at the first candle of the window, with its value: NaN if that is missing.
+    (length - candles + 1, ...): the first one ends with the candles-th. NaN if one of them is missing.
     """
     smoothing = 2 / (span + 1)
-    averages = np.empty(values.shape)
-    averages[0] = values[0]
-    for n in range(1, len(values)):
-        before, now = averages[n - 1, ...], averages[n, ...]
-        # before + smoothing * (value - before), in place: equal values keep their average exactly.
-        np.subtract(values[n], before, out=now)
-        now *= smoothing
-        now += before
+    kept = 1 - smoothing
+    recent = candles - 1
+    weighted = smoothing * _fading_sum(values, kept, recent)[1:]
+    averages: Floats = weighted + kept**recent * values[: len(values) - recent]
     return averages
+
+
+def _fading_sum(values: Floats, kept: float, candles: int) -> Floats:
+    """At each candle, kept**n times the value n candles before, added up over so many candles."""
+    # Sums of 1, 2, 4... candles, each of two of the one before; then of these what makes the number.
+    total, covered = np.zeros(values.shape), 0
+    power, size = values, 1
+    while True:
+        if candles & size:
+            older = power[: len(power) - covered]
+            total = older * kept**covered + total[len(total) - len(older) :]
+            covered += size
+        if 2 * size > candles:
+            return total
+        power = power[size:] + kept**size * power[: len(power) - size]
+        size *= 2
+
+
+def sliding_max(values: Floats, candles: int) -> Floats:
+    """The highest of as many candles in a row, (length - candles + 1, ...); NaN if one is missing."""
+    size = 1
+    while 2 * size <= candles:
+        values = np.maximum(values[: len(values) - size], values[size:])
+        size *= 2
+    rest = candles - size
+    return np.maximum(values[: len(values) - rest], values[rest:])
 
 
 def slope(values: Floats) -> Floats:

@@ -9,7 +9,6 @@ definition would depend on where the series began. So it is given prices in whol
 dollar: sums of these are exact, and windows find what the whole series finds.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,15 @@ import talib
 from numpy.typing import NDArray
 from talib import abstract
 
-from tickstock.patterns.definition import Candles, Floats, Found, Parameters, PythonPattern, pattern
+from tickstock.patterns.definition import (
+    Candles,
+    Floats,
+    Found,
+    FoundAt,
+    Parameters,
+    PythonPattern,
+    pattern,
+)
 
 CANDLES = 15
 """The longest look-back of all of them, and the judged candle."""
@@ -37,13 +44,16 @@ def candlestick(name: str) -> PythonPattern:
         result: Values = call(*c.end_to_end, **p)
         return result
 
+    # Where a candle is missing that TA-Lib must look at, its result is void.
     def judge(c: Candles, p: Parameters) -> Found:
         last = values(c, p).reshape(c.close.T.shape)[..., -1]
-        return found(last, c.close[-1 - lookback])
+        return Found((last != 0) & ~np.isnan(c.close[-1 - lookback]), *told(last))
 
-    def judge_series(c: Candles, p: Parameters) -> Found:
-        first = CANDLES - 1
-        return found(values(c, p)[first:], c.close[first - lookback : len(c) - lookback])
+    def judge_series(c: Candles, p: Parameters) -> FoundAt:
+        last = values(c, p)[CANDLES - 1 :]
+        at = last.nonzero()[0]
+        at = at[~np.isnan(c.close[at + CANDLES - 1 - lookback])]
+        return FoundAt(at, *told(last[at]))
 
     judge.__doc__ = DESCRIPTION.format(title=title, name=name)
     declare = pattern(
@@ -51,8 +61,9 @@ def candlestick(name: str) -> PythonPattern:
         candles=CANDLES,
         parameters=dict(function.info["parameters"]),
         source="TA-Lib",
+        series=judge_series,
     )
-    return replace(declare(judge), series=judge_series)
+    return declare(judge)
 
 
 DESCRIPTION = """{title}, as TA-Lib's {name} finds it.
@@ -63,12 +74,11 @@ Strength: |value| / 100, at most 1. Most patterns know 100 only.
 """
 
 
-def found(values: Values, reached: Floats) -> Found:
-    """reached: a price of the first candle that TA-Lib must look at; without it the result is void."""
+def told(values: Values) -> tuple[NDArray[np.int8], Floats, dict[str, Floats]]:
+    """Direction, strength and details."""
     value = values.astype(np.float64)
     strength = np.minimum(np.abs(value) / 100, 1)
-    where = (values != 0) & ~np.isnan(reached)
-    return Found(where, np.sign(values).astype(np.int8), strength, {"value": value})
+    return np.sign(values).astype(np.int8), strength, {"value": value}
 
 
 GROUPS: dict[str, list[str]] = talib.get_function_groups()  # type: ignore[no-untyped-call]

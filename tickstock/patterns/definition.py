@@ -111,6 +111,16 @@ class Found(NamedTuple):
     """The numbers that made the pattern, for the event's `details`. Only read where the pattern is."""
 
 
+class FoundAt(NamedTuple):
+    """The same, told of the windows alone in which the pattern is. Arrays are (hits,)."""
+
+    at: NDArray[np.intp]
+    """Which windows."""
+    direction: NDArray[np.int8] | int
+    strength: Floats
+    details: Mapping[str, Floats]
+
+
 class Parameters(dict[str, float]):
     """A pattern's parameters by name: `p["max_body"]` or `p.max_body`."""
 
@@ -129,6 +139,10 @@ class Parameters(dict[str, float]):
 
 
 Function = Callable[[Candles, Parameters], Found | None]
+SeriesFunction = Callable[[Candles, Parameters], FoundAt]
+"""The same for all windows of a series, where that is cheaper and finds the same. It is given the
+series, (length,), with each candle's own session, and tells about its windows, the first of which is
+the series' beginning. The series may hold several symbols, with a window of missing candles between."""
 Length = Callable[[Parameters, str], int]
 """How many candles a pattern looks at, of its parameters and the timeframe."""
 
@@ -174,10 +188,7 @@ class Pattern:
 @dataclass(frozen=True)
 class PythonPattern(Pattern):
     function: Function
-    series: Function | None = None
-    """The same for all windows of a series, where that is cheaper and finds the same: it is given
-    the series, (length,), and tells about its windows, the first of which is the series' beginning.
-    The series may hold several symbols, with missing candles between that keep their windows apart."""
+    series: SeriesFunction | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +205,7 @@ def pattern(
     timeframes: Sequence[str] = TIMEFRAMES,
     parameters: Mapping[str, float] | None = None,
     source: str = "",
+    series: SeriesFunction | None = None,
 ) -> Callable[[Function], PythonPattern]:
     """Declare a function to be the pattern of that name.
 
@@ -212,6 +224,7 @@ def pattern(
             source=source,
             description=function.__doc__ or "",
             function=function,
+            series=series,
         )
         declared = replace(declared, parameters=declared.with_defaults(parameters or {}))
         for timeframe in timeframes:

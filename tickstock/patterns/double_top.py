@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from tickstock.patterns import Bools, Candles, Floats, Found, Parameters, pattern
+from tickstock.patterns import Candles, Floats, Found, Parameters, pattern
 from tickstock.patterns.arithmetic import at_least, at_most, share
 from tickstock.patterns.shapes import (
     Chart,
+    Places,
     at,
     highest,
     judge,
+    judge_series,
     lowest_between,
     lowest_close_since,
-    peaks,
     rows,
     window,
 )
@@ -20,7 +21,13 @@ PARAMETERS = {"window": 30, "span": 3, "apart": 5, "tolerance": 0.15, "min_heigh
 SOURCE = "the original plan; the highest of the window, level as a share of the height: our own"
 
 
-@pattern("DoubleTop", candles=window, parameters=PARAMETERS, source=SOURCE)
+@pattern(
+    "DoubleTop",
+    candles=window,
+    parameters=PARAMETERS,
+    source=SOURCE,
+    series=lambda c, p: judge_series(c, p, tops),
+)
 def double_top(c: Candles, p: Parameters) -> Found:
     """Two peaks at the same level, and the first close below the low between them.
 
@@ -37,7 +44,13 @@ def double_top(c: Candles, p: Parameters) -> Found:
     return judge(c, p, tops)
 
 
-@pattern("DoubleBottom", candles=window, parameters=PARAMETERS, source=SOURCE)
+@pattern(
+    "DoubleBottom",
+    candles=window,
+    parameters=PARAMETERS,
+    source=SOURCE,
+    series=lambda c, p: judge_series(c, p, tops, upside_down=True),
+)
 def double_bottom(c: Candles, p: Parameters) -> Found:
     """Two troughs at the same level, and the first close above the high between them.
 
@@ -48,21 +61,28 @@ def double_bottom(c: Candles, p: Parameters) -> Found:
     return judge(c, p, tops, upside_down=True)
 
 
-def tops(prices: Chart, p: Parameters) -> tuple[Bools, Floats, dict[str, Floats]]:
-    high, low, close = prices
-    is_peak = peaks(high, p.whole("span"))
+def tops(prices: Chart, p: Parameters) -> tuple[Places, Floats, dict[str, Floats]]:
+    high, _, close, is_peak = prices
     top_at = high.argmax(axis=0)
     top = at(high, top_at)
     other_at, other = highest(high, is_peak & (np.abs(rows(high) - top_at) >= p.apart))
+    # The low between is above the judged close: most windows need no look at it.
+    near = (
+        is_peak[top_at, np.arange(len(top))]
+        & (other > close[-1])
+        & at_most(top - other, p.tolerance * (top - close[-1]))
+    ).nonzero()[0]
+    high, low, close, _ = prices.pick(near)
+    top, other, top_at, other_at = (each[near] for each in (top, other, top_at, other_at))
     first_at, second_at = np.minimum(top_at, other_at), np.maximum(top_at, other_at)
     between = lowest_between(low, first_at, second_at)
     height = (top + other) / 2 - between
-    where = (
-        is_peak[top_at, np.arange(len(top))]
-        & at_most(top - other, p.tolerance * height)
+    found = (
+        at_most(top - other, p.tolerance * height)
         & at_least(height, p.min_height * np.abs(between))
         & (close[-1] < between)
         & (lowest_close_since(close, second_at) >= between)
     )
+    strength = 1 - share(top - other, height)
     details = {"first": at(high, first_at), "second": at(high, second_at), "neckline": between}
-    return where, 1 - share(top - other, height), details
+    return near[found], strength[found], {name: each[found] for name, each in details.items()}

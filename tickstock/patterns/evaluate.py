@@ -21,10 +21,12 @@ from tickstock.patterns.definition import (
     Direction,
     Floats,
     Found,
+    FoundAt,
     Function,
     Parameters,
     Pattern,
     PythonPattern,
+    SeriesFunction,
 )
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ BLOCK = 2**18
 pattern computes on the way stays in the processor's cache."""
 SMALLEST_BLOCK = 4_096
 """Windows."""
+SERIES_BLOCK = 2**16
+"""Candles that are judged at once by patterns that look at a series, not at windows."""
 DIRECTIONS: dict[int, Direction] = {1: "long", -1: "short", 0: "neutral"}
 DECIMALS = 6
 """Strength and details are rounded to as many, like prices."""
@@ -155,9 +159,10 @@ def history_columns(
     wanted = np.arange(len(candles)) >= since
     if asked is not None:
         wanted = wanted & asked
-    for length, several in _by_length(chosen):
-        padded, origin = _padded(candles, begins, length)
-        judged = np.where(origin >= 0, wanted[origin], False)
+    by_length = list(_by_length(chosen))
+    padded, origin = _padded(candles, begins, max((length for length, _ in by_length), default=1))
+    judged = np.where(origin >= 0, wanted[origin], False)
+    for length, several in by_length:
         for first, hits in _judge(several, padded, length, judged, failures):
             yield hits._replace(at=origin[first + hits.at])
 
@@ -170,20 +175,34 @@ def _judge(
     failures: Failures,
 ) -> Iterator[tuple[int, Hits]]:
     """Hits, and what their `at` counts from."""
+    of_windows = [each for each in several if each[0].series is None]
+    of_series = [each for each in several if each[0].series is not None]
     block = max(BLOCK // length, SMALLEST_BLOCK)
+    for judged, stretch in _stretches(padded, length, wanted, block if of_windows else None):
+        windows = _windows(stretch, length)
+        for pattern, parameters in of_windows:
+            if hits := _ask(
+                pattern, pattern.function, parameters, windows, failures, wanted[judged]
+            ):
+                yield judged.start, hits
+    for judged, stretch in _stretches(padded, length, wanted, SERIES_BLOCK if of_series else None):
+        for pattern, parameters in of_series:
+            assert pattern.series is not None
+            if hits := _ask(pattern, pattern.series, parameters, stretch, failures, wanted[judged]):
+                yield judged.start, hits
+
+
+def _stretches(
+    padded: Candles, length: int, wanted: Bools, block: int | None
+) -> Iterator[tuple[slice, Candles]]:
+    """Parts of a series, of so many windows, in which there is something to judge: where each one's
+    judged candles are, and these with the candles that their windows hold before them."""
+    if block is None:
+        return
     for first in range(length - 1, len(padded), block):
         judged = slice(first, min(first + block, len(padded)))
-        if not wanted[judged].any():
-            continue
-        stretch = _stretch(padded, slice(first - length + 1, judged.stop))
-        windows = _windows(stretch, length)
-        for pattern, parameters in several:
-            if pattern.series is None:
-                function, candles = pattern.function, windows
-            else:
-                function, candles = pattern.series, stretch
-            if hits := _ask(pattern, function, parameters, candles, failures, wanted[judged]):
-                yield first, hits
+        if wanted[judged].any():
+            yield judged, _stretch(padded, slice(first - length + 1, judged.stop))
 
 
 def _by_length(
@@ -253,7 +272,7 @@ def _read_only(candles: Candles) -> Candles:
 
 def _ask(
     pattern: PythonPattern,
-    function: Function,
+    function: Function | SeriesFunction,
     parameters: Parameters,
     candles: Candles,
     failures: Failures,
@@ -281,37 +300,45 @@ def _ask(
     return Hits(hits.pattern, hits.at[fine], hits.direction[fine], hits.strength[fine], details)
 
 
-def _checked(name: str, found: Found, windows: tuple[int, ...], wanted: Bools | None) -> Hits:
+def _checked(
+    name: str, found: Found | FoundAt, windows: tuple[int, ...], wanted: Bools | None
+) -> Hits:
     """What was found. TypeError, ValueError for an answer that makes no sense."""
-    if not isinstance(found, Found):
+    if not isinstance(found, Found | FoundAt):
         raise TypeError(f"it returned {found!r}, which is neither Found nor None")
     if not isinstance(found.details, Mapping):
         raise TypeError(f"its details are {found.details!r}, not a mapping")
-    where = np.asarray(found.where)
-    if where.dtype != np.bool_ or where.shape != windows:
-        raise ValueError(f"where is {where.dtype} {where.shape}, not bool {windows}")
     directions = np.asarray(found.direction)
     if directions.dtype.kind != "i":
         raise TypeError(f"its direction is {found.direction!r}, not 1, -1 or 0")
-    at = (where if wanted is None else where & wanted).nonzero()[0]
+    if isinstance(found, Found):
+        where = np.asarray(found.where)
+        if where.dtype != np.bool_ or where.shape != windows:
+            raise ValueError(f"where is {where.dtype} {where.shape}, not bool {windows}")
+        at = picks = (where if wanted is None else where & wanted).nonzero()[0]
+        told_of = windows
+    else:
+        told_of = found.at.shape
+        picks = np.arange(len(found.at)) if wanted is None else wanted[found.at].nonzero()[0]
+        at = found.at[picks]
 
     def told(values: object) -> Floats:
-        numbers: Floats = _picked(values, windows, at).astype(np.float64)
+        numbers: Floats = _picked(values, told_of, picks).astype(np.float64)
         rounded: Floats = np.round(numbers, DECIMALS) + 0.0  # no -0.0
         return rounded
 
     return Hits(
         name,
         at,
-        _picked(directions, windows, at),
+        _picked(directions, told_of, picks),
         told(found.strength),
         {_name(each): told(values) for each, values in found.details.items()},
     )
 
 
-def _picked(values: object, windows: tuple[int, ...], at: NDArray[np.intp]) -> NDArray[Any]:
+def _picked(values: object, shape: tuple[int, ...], picks: NDArray[np.intp]) -> NDArray[Any]:
     of_all = np.asarray(values)
-    return (of_all if of_all.shape == windows else np.broadcast_to(of_all, windows))[at]
+    return (of_all if of_all.shape == shape else np.broadcast_to(of_all, shape))[picks]
 
 
 def _name(name: object) -> str:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tickstock.patterns import Candles, Floats, Found, Parameters, pattern
+from tickstock.patterns import Candles, Floats, Found, FoundAt, Parameters, pattern
 from tickstock.patterns.arithmetic import share
-from tickstock.patterns.session import INTRADAY, whole_session
+from tickstock.patterns.session import INTRADAY, highest_before, whole_session
 
 SOURCE = "the original plan"
 
@@ -17,7 +17,31 @@ def extremes_before(c: Candles) -> tuple[Floats, Floats]:
     return np.where(np.isfinite(high), high, np.nan), np.where(np.isfinite(low), low, np.nan)
 
 
-@pattern("HighOfDay", candles=whole_session, timeframes=INTRADAY, source=SOURCE)
+def highs(c: Candles, p: Parameters) -> FoundAt:
+    """HighOfDay in all windows of a series."""
+    return beyond(c, p, c.high, c.low, 1)
+
+
+def lows(c: Candles, p: Parameters) -> FoundAt:
+    """LowOfDay in all windows of a series."""
+    return beyond(c, p, -c.low, -c.high, -1)
+
+
+def beyond(c: Candles, p: Parameters, prices: Floats, opposite: Floats, sign: int) -> FoundAt:
+    """Where prices are above all before in the session; upside down, negated, for lows."""
+    first = whole_session(p, c.timeframe) - 1
+    extreme = highest_before(c, prices, c.in_session)
+    where = c.in_session & (prices > extreme) & np.isfinite(extreme)
+    where[:first] = False
+    at = where.nonzero()[0]
+    other = -highest_before(c, -opposite, c.in_session)[at]
+    now, broken = prices[at], extreme[at]
+    name = "high" if sign > 0 else "low"
+    details = {name: sign * now, "broken": sign * broken}
+    return FoundAt(at - first, sign, share(now - broken, broken - other), details)
+
+
+@pattern("HighOfDay", candles=whole_session, timeframes=INTRADAY, source=SOURCE, series=highs)
 def high_of_day(c: Candles, _p: Parameters) -> Found:
     """The high is above all highs of the regular session before.
 
@@ -31,7 +55,7 @@ def high_of_day(c: Candles, _p: Parameters) -> Found:
     )
 
 
-@pattern("LowOfDay", candles=whole_session, timeframes=INTRADAY, source=SOURCE)
+@pattern("LowOfDay", candles=whole_session, timeframes=INTRADAY, source=SOURCE, series=lows)
 def low_of_day(c: Candles, _p: Parameters) -> Found:
     """The low is below all lows of the regular session before.
 

@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from tickstock.patterns import Bools, Candles, Floats, Found, Parameters, pattern
+from tickstock.patterns import Candles, Floats, Found, Parameters, pattern
 from tickstock.patterns.arithmetic import above, at_least, at_most, below, share
 from tickstock.patterns.shapes import (
     Chart,
+    Places,
     at,
     highest,
     judge,
+    judge_series,
     lowest_between,
     lowest_close_since,
-    peaks,
     rows,
     window,
 )
@@ -20,7 +21,13 @@ PARAMETERS = {"window": 50, "span": 3, "tolerance": 0.25, "min_height": 0.005}
 SOURCE = "the original plan; level as a share of the height after Lo, Mamaysky, Wang (2000)"
 
 
-@pattern("HeadAndShoulders", candles=window, parameters=PARAMETERS, source=SOURCE)
+@pattern(
+    "HeadAndShoulders",
+    candles=window,
+    parameters=PARAMETERS,
+    source=SOURCE,
+    series=lambda c, p: judge_series(c, p, tops),
+)
 def head_and_shoulders(c: Candles, p: Parameters) -> Found:
     """Three peaks, the middle one highest, and the first close below the line through the troughs.
 
@@ -38,7 +45,13 @@ def head_and_shoulders(c: Candles, p: Parameters) -> Found:
     return judge(c, p, tops)
 
 
-@pattern("InverseHeadAndShoulders", candles=window, parameters=PARAMETERS, source=SOURCE)
+@pattern(
+    "InverseHeadAndShoulders",
+    candles=window,
+    parameters=PARAMETERS,
+    source=SOURCE,
+    series=lambda c, p: judge_series(c, p, tops, upside_down=True),
+)
 def inverse_head_and_shoulders(c: Candles, p: Parameters) -> Found:
     """Three troughs, the middle one lowest, and the first close above the line through the peaks.
 
@@ -49,25 +62,35 @@ def inverse_head_and_shoulders(c: Candles, p: Parameters) -> Found:
     return judge(c, p, tops, upside_down=True)
 
 
-def tops(prices: Chart, p: Parameters) -> tuple[Bools, Floats, dict[str, Floats]]:
-    high, low, close = prices
-    is_peak = peaks(high, p.whole("span"))
+def tops(prices: Chart, p: Parameters) -> tuple[Places, Floats, dict[str, Floats]]:
+    high, _, close, is_peak = prices
     head_at = high.argmax(axis=0)
     head = at(high, head_at)
     left_at, left = highest(high, is_peak & (rows(high) < head_at))
     right_at, right = highest(high, is_peak & (rows(high) > head_at))
+    apart, lower = np.abs(left - right), np.minimum(left, right)
+    # The neckline is above the judged close: most windows need no look at their troughs.
+    near = (
+        is_peak[head_at, np.arange(len(head))]
+        & above(head, np.maximum(left, right))
+        & (lower > close[-1])
+        & at_most(apart, p.tolerance * (head - close[-1]))
+    ).nonzero()[0]
+    _, low, close, _ = prices.pick(near)
+    head, left, right, apart, lower, head_at, left_at, right_at = (
+        each[near] for each in (head, left, right, apart, lower, head_at, left_at, right_at)
+    )
     first, second = lowest_between(low, left_at, head_at), lowest_between(low, head_at, right_at)
     neckline = (first + second) / 2
     height = head - neckline
-    where = (
-        is_peak[head_at, np.arange(len(head))]
-        & above(head, np.maximum(left, right))
-        & above(np.minimum(left, right), neckline)
-        & at_most(np.abs(left - right), p.tolerance * height)
+    found = (
+        above(lower, neckline)
+        & at_most(apart, p.tolerance * height)
         & at_most(np.abs(first - second), p.tolerance * height)
         & at_least(height, p.min_height * np.abs(neckline))
         & below(close[-1], neckline)
         & at_least(lowest_close_since(close, right_at), neckline)
     )
+    strength = 1 - share(apart, height)
     details = {"left": left, "head": head, "right": right, "neckline": neckline}
-    return where, 1 - share(np.abs(left - right), height), details
+    return near[found], strength[found], {name: each[found] for name, each in details.items()}

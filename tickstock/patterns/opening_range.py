@@ -1,10 +1,34 @@
 """OpeningRangeBreakout: the first close beyond the range of the session's first minutes."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tickstock.patterns import Candles, Found, Parameters, pattern
+from tickstock.patterns import Candles, Floats, Found, FoundAt, Parameters, pattern
 from tickstock.patterns.arithmetic import share
-from tickstock.patterns.session import INTRADAY, whole_session
+from tickstock.patterns.session import INTRADAY, highest_before, whole_session
+
+
+def breakouts(c: Candles, p: Parameters) -> FoundAt:
+    """All windows of a series."""
+    first = whole_session(p, c.timeframe) - 1
+    early = c.in_session & (c.ts < c.opens_at + 60 * p.minutes)
+    later = c.in_session & (c.ts >= c.opens_at + 60 * p.minutes)
+    high, low = highest_before(c, c.high, early), -highest_before(c, -c.low, early)
+    outside = later & np.isfinite(high) & ((c.close > high) | (c.close < low))
+    where = outside & np.isneginf(highest_before(c, c.close, outside))
+    where[:first] = False
+    at = where.nonzero()[0]
+    return FoundAt(at - first, *told(c.close[at], high[at], low[at]))
+
+
+def told(
+    close: Floats, high: Floats, low: Floats
+) -> tuple[NDArray[np.int8], Floats, dict[str, Floats]]:
+    """Direction, strength and details."""
+    up = close > high
+    distance = np.where(up, close - high, low - close)
+    direction = np.where(up, 1, -1).astype(np.int8)
+    return direction, share(distance, high - low), {"range_high": high, "range_low": low}
 
 
 @pattern(
@@ -13,6 +37,7 @@ from tickstock.patterns.session import INTRADAY, whole_session
     timeframes=INTRADAY,
     parameters={"minutes": 30},
     source="Crabel, Day Trading with Short Term Price Patterns and Opening Range Breakout",
+    series=breakouts,
 )
 def opening_range_breakout(c: Candles, p: Parameters) -> Found:
     """The first close beyond the range of the session's first 30 minutes.
@@ -30,11 +55,4 @@ def opening_range_breakout(c: Candles, p: Parameters) -> Found:
         c.in_session & ((c.close > high) | (c.close < low)) & (c.ts >= c.opens_at + 60 * p.minutes)
     )
     where = outside[-1] & ~outside[:-1].any(axis=0) & early.any(axis=0)
-    up = c.close[-1] > high
-    distance = np.where(up, c.close[-1] - high, low - c.close[-1])
-    return Found(
-        where,
-        np.where(up, 1, -1).astype(np.int8),
-        share(distance, high - low),
-        {"range_high": high, "range_low": low},
-    )
+    return Found(where, *told(c.close[-1], high, low))

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from tickstock.patterns.arithmetic import at_least
-from tickstock.patterns.definition import Bools, Candles, Floats, Found, Parameters
+from tickstock.patterns.arithmetic import at_least, sliding_max
+from tickstock.patterns.definition import Bools, Candles, Floats, Found, FoundAt, Parameters
 
 Places = NDArray[np.intp]
 """(windows,): which candle of each window, from 0 on."""
@@ -22,19 +23,36 @@ def window(p: Parameters, _timeframe: str) -> int:
 
 
 class Chart(NamedTuple):
-    """(length, windows) each."""
+    """(length, windows) each; or a series, (length,)."""
 
     high: Floats
     low: Floats
     close: Floats
+    peak: Bools
+    """Which candles are peaks, see peaks()."""
 
-    def pick(self, where: Bools) -> "Chart":
+    def cut(self, windows: Places, length: int, span: int) -> "Chart":
+        """Windows of a series."""
+        high, low, close = (
+            sliding_window_view(column, length)[windows].T
+            for column in (self.high, self.low, self.close)
+        )
+        peak: Bools = sliding_window_view(self.peak, length)[windows].T
+        # Of what lies beyond its edges a window knows nothing.
+        peak[:span] = peak[-span:] = False
+        return Chart(high, low, close, peak)
+
+    def pick(self, windows: Places) -> "Chart":
         """Some of the windows."""
-        return Chart(*(column[:, where] for column in self))
+        return Chart(*(column[:, windows] for column in self))  # type: ignore[arg-type]
 
 
-Tops = Callable[[Chart, Parameters], tuple[Bools, Floats, dict[str, Floats]]]
-"""Finds tops that the last close breaks: where, strength, and the prices that made them."""
+CANDIDATES = 1_024
+"""Windows of a series that are looked at together: few enough for the processor's cache."""
+
+Tops = Callable[[Chart, Parameters], tuple[Places, Floats, dict[str, Floats]]]
+"""Finds tops that the last close breaks: in which windows, and for each of these (hits,) the strength
+and the prices that made it."""
 
 
 def judge(c: Candles, p: Parameters, tops: Tops, *, upside_down: bool = False) -> Found:
@@ -46,32 +64,72 @@ def judge(c: Candles, p: Parameters, tops: Tops, *, upside_down: bool = False) -
     """
     shape = c.close.shape[1:]
     high, low, close = (column.reshape(len(c), -1) for column in (c.high, c.low, c.close))
-    prices = Chart(-low, -high, -close) if upside_down else Chart(high, low, close)
-    candidates = may_end_here(prices, p.whole("span"), p.min_height)
-    found, strength, details = tops(prices.pick(candidates), p)
-    where = np.zeros(candidates.shape, dtype=np.bool_)
-    where[candidates] = found
+    if upside_down:
+        high, low, close = -low, -high, -close
+    span = p.whole("span")
+    candidates = may_end_here(high, close, span, p.min_height)
+    some_high, some_low, some_close = (column[:, candidates] for column in (high, low, close))
+    found, strength, details = tops(
+        Chart(some_high, some_low, some_close, peaks(some_high, span)), p
+    )
     sign = -1 if upside_down else 1
 
     def everywhere(values: Floats) -> Floats:
-        spread = np.full(candidates.shape, np.nan)
-        spread[candidates] = values
+        spread = np.full(high.shape[1], np.nan)
+        spread[candidates[found]] = values
         return spread.reshape(shape)
 
     told = {name: everywhere(sign * prices) for name, prices in details.items()}
-    return Found(where.reshape(shape), -sign, everywhere(strength), told)
+    strengths = everywhere(strength)
+    return Found(~np.isnan(strengths), -sign, strengths, told)
 
 
-def may_end_here(prices: Chart, span: int, min_height: float) -> Bools:
+def judge_series(c: Candles, p: Parameters, tops: Tops, *, upside_down: bool = False) -> FoundAt:
+    """The same for all windows of a series: those alone are cut out of it that are worth looking at."""
+    high, low, close = (-c.low, -c.high, -c.close) if upside_down else (c.high, c.low, c.close)
+    length, span = window(p, c.timeframe), p.whole("span")
+    series = Chart(high, low, close, peaks(high, span))
+    sign = -1 if upside_down else 1
+    some = may_end_anywhere(high, close, length, span, p.min_height)
+    at, strengths, told = [], [], []
+    for candidates in np.array_split(some, len(some) // CANDIDATES + 1):
+        found, strength, details = tops(series.cut(candidates, length, span), p)
+        at.append(candidates[found])
+        strengths.append(strength)
+        told.append({name: sign * values for name, values in details.items()})
+    together = {name: np.concatenate([each[name] for each in told]) for name in told[0]}
+    return FoundAt(np.concatenate(at), -sign, np.concatenate(strengths), together)
+
+
+def may_end_anywhere(
+    high: Floats, close: Floats, length: int, span: int, min_height: float
+) -> Places:
+    """Which windows of a series may_end_here() would name, from what they share with their neighbours."""
+    if length <= 2 * span:
+        return np.empty(0, dtype=np.intp)
+    windows = len(high) - length + 1
+    edge = sliding_max(high, span)
+    inner = sliding_max(high, length - 2 * span)[span : span + windows]
+    last = close[length - 1 :]
+    where = (inner >= edge[:windows]) & (inner >= edge[length - span :])
+    where &= at_least(inner, last + min_height * np.abs(last))
+    if span > 1:
+        lowest = -sliding_max(-close, span - 1)[length - span :][:windows]
+        where &= last < lowest
+    return where.nonzero()[0]
+
+
+def may_end_here(high: Floats, close: Floats, span: int, min_height: float) -> Places:
     """Where it is worth looking. What is left out here can't be a top: its highest high is too near
     an edge to be a peak, or too near to the judged close, which is below the line; or a close between
     the last peak and the judged one is below the line as well."""
-    high, close = prices.high, prices.close
     edges = np.maximum(high[:span].max(axis=0), high[-span:].max(axis=0))
     inner = high[span : len(high) - span].max(axis=0, initial=-np.inf)
     lowest = close[-span:-1].min(axis=0, initial=np.inf)
-    where: Bools = (inner >= edges) & (close[-1] < lowest)
-    return where & at_least(inner, close[-1] + min_height * np.abs(close[-1]))
+    where = (inner >= edges) & (close[-1] < lowest)
+    where &= at_least(inner, close[-1] + min_height * np.abs(close[-1]))
+    places: Places = where.nonzero()[0]
+    return places
 
 
 def peaks(high: Floats, span: int) -> Bools:
