@@ -138,13 +138,14 @@ def random_market(seed: int, size: int, *, timeframe: str = "5min") -> Market:
     high = np.maximum(open_, close) + shadows[0]
     low = np.maximum(np.minimum(open_, close) - shadows[1], 1)
     volumes = rng.choice([0, 50, 100, 100, 100, 150, 151, 300, 301, 900], size)
-    a_day = 390 // MINUTES[timeframe] + 4  # with some candles before and after the session
+    around = 0 if seed % 3 == 0 else 2  # candles before the session, and after it
+    a_day = 390 // MINUTES[timeframe] + 2 * around
     number = np.arange(size) + int(rng.integers(a_day))
     starts = [new_york(f"2025-11-{day:02d} 09:30") for day in (24, 25, 26, 28)]
     starts += [s + 86400 * 7 * week for week in range(1, 40) for s in starts[:4]]
     # Spring brings another clock; sessions are looked up by the day.
     starts = [session_of(s + 3600)[0] for s in starts]
-    ts = np.array(starts)[number // a_day] + 60.0 * MINUTES[timeframe] * (number % a_day - 2)
+    ts = np.array(starts)[number // a_day] + 60.0 * MINUTES[timeframe] * (number % a_day - around)
     return Market(timeframe, ts, np.stack((open_, high, low, close), axis=1), volumes)
 
 
