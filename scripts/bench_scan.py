@@ -224,7 +224,14 @@ def _talib(frame: pd.DataFrame) -> int:
 @click.command()
 @engine_option
 @click.option("--symbols", default=10_000, show_default=True, help="Symbols that trade.")
-@click.option("--minutes", "number", default=12, show_default=True, help="Minutes scanned.")
+@click.option(
+    "--minutes",
+    "number",
+    default=12,
+    show_default=True,
+    type=click.IntRange(min=10),
+    help="Minutes scanned; each fifth ends larger candles.",
+)
 @click.option("--candles", default=1_000_000, show_default=True, help="Candles of the history.")
 def main(engines: tuple[str, ...], symbols: int, number: int, candles: int) -> None:
     """Measure scanning on every engine that this machine has, with one scanner."""

@@ -191,17 +191,22 @@ begin
   ), asking as materialized (
     select t.key as timeframe, p.key as pattern, p.value as parameters
     from jsonb_each(asked) t cross join lateral jsonb_each(t.value) p
+  ), here as materialized (
+    -- Symbol by symbol, whatever the statistics say: they know nothing of the minute that is being scanned.
+    select e.* from span j cross join lateral (
+      select e.id, e.timeframe, e.symbol, e.ts, e.pattern from public.events e
+      where e.symbol = j.symbol and e.ts >= j.since and e.ts <= j.until and e.timeframe = j.timeframe and e.retracted_at is null
+      offset 0) e
+    -- Most candles are judged for the first time, and nothing is there yet.
+    where exists (select from public.events n where n.ts >= (select min(since) from span) and n.ts <= (select max(until) from span))
+      and asked -> e.timeframe ? e.pattern
   ), undone as (
     update public.events e
     set retracted_at = clock_timestamp(), change = nextval('public.events_change_seq')
-    from span j
-    where e.symbol = j.symbol and e.timeframe = j.timeframe and e.ts >= j.since and e.ts <= j.until and e.retracted_at is null
-      -- Known to the planner: most candles are judged for the first time, and nothing is there yet.
-      and e.ts >= (select min(since) from span) and e.ts <= (select max(until) from span)
-      and asked -> e.timeframe ? e.pattern
-      and not exists (
-        select from hit h
-        where h.timeframe = e.timeframe and h.symbol = e.symbol and h.ts = e.ts and h.pattern = e.pattern)
+    where e.id = any (array(
+      -- "not in" looks them up in a hash, "not exists" might go through all of them for each.
+      select h.id from here h
+      where (h.timeframe, h.symbol, h.ts, h.pattern) not in (select i.timeframe, i.symbol, i.ts, i.pattern from hit i)))
     returning e as event
   ), written as (
     insert into public.events as e (pattern, symbol, timeframe, ts, direction, price, strength, details, parameters, candles_from, lag, late)

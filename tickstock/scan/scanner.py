@@ -60,7 +60,7 @@ class Scanner:
         self._catalog = Catalog(patterns)
         self._failures = Failures()
 
-    def scan(self, conn: Connection[TupleRow], *, most: int = 20_000) -> Scanned:
+    def scan(self, conn: Connection[TupleRow], *, most: int = 5_000) -> Scanned:
         """Judge about that many candles of those that wait, record events; all or nothing."""
         with conn.transaction():
             conn.execute(PLAN_FOR_GROWTH)
