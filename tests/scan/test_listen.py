@@ -267,6 +267,13 @@ touch {folder}/begun
 while [ ! -e {folder}/go ]; do sleep 0.02; done
 cat >> {folder}/taken
 """
+# Hangs at first, and does not end when it is asked to.
+HANG = """#!/bin/sh
+if [ -s {folder}/failures ]; then
+  sed -i 1d {folder}/failures; trap '' TERM; sleep 600 & echo $! > {folder}/child; wait
+fi
+cat >> {folder}/taken
+"""
 
 
 def program(folder: Path, text: str) -> str:
@@ -385,6 +392,30 @@ def test_a_program_that_fails_is_tried_again_then_the_event_is_given_up(
         eventually(lambda: heard(conn) == change_of(conn, "NEXT"), "the next one is taken")
         assert listener.stop() == 0
     assert symbols(tmp_path) == ["A", "B", "NEXT"]
+
+
+@on_one_engine
+def test_a_program_that_hangs_is_ended_with_what_it_has_started_and_tried_again(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    (tmp_path / "failures").write_text("once\n")
+    record(conn, [event("A")])
+    command = program(tmp_path, HANG)
+    with consuming(url, "--exec", command, "--exec-timeout", "0.5") as listener:
+        listener.await_error("try 1 of 5: ")
+        assert "took longer than 0.5 s, and was ended" in "".join(listener.errors)
+        child = Path("/proc") / (tmp_path / "child").read_text().strip()
+        eventually(lambda: ended(child), "its child has ended")
+        eventually(lambda: heard(conn) == change_of(conn, "A"), "it is taken")
+        assert listener.stop() == 0
+    assert symbols(tmp_path) == ["A"]
+
+
+def ended(process: Path) -> bool:
+    try:
+        return ") Z " in (process / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @on_one_engine

@@ -53,6 +53,15 @@ from tickstock.timeframes import TIMEFRAMES
     help="How often --exec tries an event before it is given up, logged as an error, and passed over.",
 )
 @click.option(
+    "--exec-timeout",
+    "patience",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A program of --exec that takes longer is ended, which counts as a failed try.",
+)
+@click.option(
     "--pattern", "patterns", multiple=True, metavar="NAME", help="Only this pattern; repeat."
 )
 @click.option(
@@ -74,6 +83,7 @@ def listen(
     name: str | None,
     command: str | None,
     tries: int,
+    patience: float,
     patterns: tuple[str, ...],
     symbols: tuple[str, ...],
     timeframes: tuple[str, ...],
@@ -96,7 +106,7 @@ def listen(
         )
     stop = threading.Event()
     wanted = Wanted(patterns, symbols, timeframes)
-    hand = Hand(command, stop, tries=tries) if command is not None else None
+    hand = Hand(command, stop, tries=tries, patience=patience) if command is not None else None
     options.stop_on_signals(stop)
     if redis_url and since is None and name is None:
         _print(filter(wanted.holds, from_redis(redis_url, stop)), as_json)

@@ -1,10 +1,13 @@
 """Handing events to a program: one at a time, each until it is taken."""
 
 import logging
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import threading
+from contextlib import suppress
 
 import orjson
 
@@ -13,6 +16,9 @@ from tickstock.feed.backoff import Backoff
 from tickstock.scan.listen import Event
 
 log = logging.getLogger(__name__)
+
+GRACE = 5.0
+"""Seconds between asking a program to end and ending it."""
 
 
 class Hand:
@@ -23,9 +29,16 @@ class Hand:
     """
 
     def __init__(
-        self, command: str, stop: threading.Event, *, tries: int, first_wait: float = 1.0
+        self,
+        command: str,
+        stop: threading.Event,
+        *,
+        tries: int,
+        patience: float,
+        first_wait: float = 1.0,
     ) -> None:
-        """tries: after so many the event is given up; first_wait: seconds, doubled from try to try."""
+        """tries: after so many the event is given up; patience: seconds that one
+        may take; first_wait: seconds, doubled from try to try."""
         try:
             self._words = shlex.split(command)
         except ValueError as error:
@@ -34,6 +47,7 @@ class Hand:
             raise TickstockError(f"--exec {command!r}: no such program, or it may not be run")
         self._stop = stop
         self._tries = tries
+        self._patience = patience
         self._first_wait = first_wait
 
     def give(self, event: Event) -> bool:
@@ -55,14 +69,30 @@ class Hand:
     def _run(self, event: Event) -> str | None:
         """Run it to its end; what went wrong, if anything."""
         try:
-            done = subprocess.run(
+            running = subprocess.Popen(
                 self._words,
-                input=orjson.dumps(event) + b"\n",
-                check=False,
+                stdin=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for us: the program ends what it does
             )
         except OSError as error:
             return f"{self._words[0]} does not run: {error.strerror}"
-        if done.returncode < 0:
-            return f"{self._words[0]} was killed by signal {-done.returncode}"
-        return f"{self._words[0]} ended with code {done.returncode}" if done.returncode else None
+        try:
+            running.communicate(orjson.dumps(event) + b"\n", timeout=self._patience)
+        except subprocess.TimeoutExpired:
+            _end(running)
+            return f"{self._words[0]} took longer than {self._patience:g} s, and was ended"
+        if running.returncode < 0:
+            return f"{self._words[0]} was killed by signal {-running.returncode}"
+        return (
+            f"{self._words[0]} ended with code {running.returncode}" if running.returncode else None
+        )
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
+    """The program and what it has started, since it is never to run twice at once."""
+    os.killpg(running.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(GRACE)
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
