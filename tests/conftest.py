@@ -32,6 +32,8 @@ HOW_TO_GET = {
     "community": "install TimescaleDB's community edition, or set TICKSTOCK_TEST_COMMUNITY_URL",
 }
 
+# What stands in somebody's own settings file is no matter of the tests.
+os.environ["TICKSTOCK_SETTINGS"] = os.devnull
 
 # The same in each run of a checkout, so that a killed run's data is found, and removed, by the next.
 SERVER_NAME = "tests-" + hashlib.sha256(__file__.encode()).hexdigest()[:8]

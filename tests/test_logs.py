@@ -87,7 +87,8 @@ def test_what_a_library_quotes_is_blotted_out(
     secret: str,
     log_format: str,
 ) -> None:
-    logs.hide_password(address)
+    for secret in logs.passwords_in(address):
+        logs.hide(secret)
     logs.set_up(log_format)
     try:
         raise ValueError(f"what is {secret}?")

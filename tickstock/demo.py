@@ -24,6 +24,7 @@ from tickstock.errors import TickstockError
 from tickstock.scan.listen import in_words
 from tickstock.simulator import RandomMarket, Simulator
 
+KEPT = {"TICKSTOCK_CACHE_DIR", "TICKSTOCK_DATA_DIR", "TICKSTOCK_ENGINE"}
 KEY = "demo"
 SHOWN_SYMBOLS = 3
 SHOWN_TIMEFRAMES = ("1min", "5min", "1hour")
@@ -93,11 +94,17 @@ class Demo:
         return opening
 
     def _environment(self, stack: ExitStack) -> dict[str, str]:
-        environment = os.environ | {
+        """The operator's, but for settings: the demo is of its own, above all its Redis and its feed."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name in KEPT or not name.startswith("TICKSTOCK_")
+        }
+        environment = inherited | {
             "MASSIVE_API_KEY": KEY,
             "TICKSTOCK_DATABASE_URL": self._source.url,
+            "TICKSTOCK_SETTINGS": os.devnull,
         }
-        environment.pop("TICKSTOCK_REDIS_URL", None)
         if find_redis_server():
             environment["TICKSTOCK_REDIS_URL"] = stack.enter_context(embedded_redis())
         return environment

@@ -12,6 +12,12 @@ class TickstockError(click.ClickException):
     exit_code = 1
 
 
+class SettingsError(TickstockError):
+    """The settings file can't be used as it is. Exit code 2, as for a wrong option."""
+
+    exit_code = 2
+
+
 class DatabaseUnavailableError(TickstockError):
     """No PostgreSQL answers where the settings point. Exit code 3."""
 

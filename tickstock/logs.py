@@ -30,11 +30,9 @@ def hide(secret: str | None) -> None:
             _secrets.add(form)
 
 
-def hide_password(address: str | None) -> None:
-    """The same for the passwords in an address or a connection string."""
-    for pattern in _PASSWORDS:
-        for secret in pattern.findall(address or ""):
-            hide(secret)
+def passwords_in(address: str) -> list[str]:
+    """The passwords in an address or a connection string."""
+    return [secret for pattern in _PASSWORDS for secret in pattern.findall(address)]
 
 
 def set_up(log_format: str = "text") -> None:

@@ -20,7 +20,7 @@ DEADLINE = 30.0
 """Seconds after which something that must happen has not happened."""
 KEY = "k3y-0f-N0-0ne"
 SETTINGS = ("MASSIVE_", "POLYGON_", "PG", "TICKSTOCK_")
-KEPT = ("TICKSTOCK_CACHE_DIR", "TICKSTOCK_DATA_DIR", "TICKSTOCK_ENGINE")
+KEPT = ("TICKSTOCK_CACHE_DIR", "TICKSTOCK_DATA_DIR", "TICKSTOCK_ENGINE", "TICKSTOCK_SETTINGS")
 """Where servers are found and kept: not a matter of one test."""
 
 NOTHING_WAITS = (

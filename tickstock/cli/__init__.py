@@ -1,7 +1,11 @@
-"""The command `tickstock`. Each module holds a command, or a group of them, of the module's name."""
+"""The command `tickstock`. Each module holds a command, or a group of them, of the module's name;
+but for `options`, `settings` and `reference`, which are for all of them.
+"""
 
 import importlib
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,6 +46,18 @@ class _Program(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        # Help is told even where the settings file is broken, and shows nothing that is in it.
+        words = rest[: rest.index("--")] if "--" in rest else rest
+        if name and not ctx.resilient_parsing and not set(words) & set(ctx.help_option_names):
+            from tickstock.cli.settings import default_map
+
+            ctx.default_map = default_map(self, name, ctx.params["settings"])
+        return name, command, rest
+
     def format_commands(
         self,
         ctx: click.Context,  # noqa: ARG002
@@ -53,6 +69,12 @@ class _Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return self._invoke(ctx)
+        except click.NoSuchOption as error:
+            if error.option_name != "--settings":
+                raise
+            raise click.UsageError(
+                "--settings comes before the command: tickstock --settings FILE COMMAND", error.ctx
+            ) from None
         except click.ClickException as error:
             from tickstock import logs
 
@@ -83,9 +105,30 @@ class _Program(click.Group):
             ) from error
 
 
+def walk(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command, with the words that call it. Imports them all."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from walk(command, (*path, name))
+
+
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--settings",
+    envvar="TICKSTOCK_SETTINGS",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings in TOML; without it ~/.config/tickstock/settings.toml, if it is there.",
+)
 @click.version_option(tickstock.__version__, prog_name="tickstock")
-def main() -> None:
+def main(settings: Path | None) -> None:  # noqa: ARG001 - read by _Program, when the command is known
     """Live market data into SQL: every timeframe exact, patterns published as they form.
 
     \b

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
@@ -138,6 +139,8 @@ def ingest(
             "no API key: set MASSIVE_API_KEY (or POLYGON_API_KEY). "
             "Without an account, try `tickstock demo` or `tickstock simulate`."
         )
+    if symbols is not None and symbols_file is not None:
+        symbols, symbols_file = _stronger(symbols, symbols_file)
     tickers = _tickers(symbols, symbols_file)
     channels = _checked(channels, store_ticks)
     with database(database_url) as source:
@@ -213,6 +216,18 @@ def _tickers(symbols: str | None, file: Path | None) -> list[str]:
     if not tickers:
         raise click.UsageError(f"--symbols {symbols!r} names no ticker; try AAPL,TSLA or '*'")
     return tickers
+
+
+def _stronger(symbols: str, file: Path) -> tuple[str | None, Path | None]:
+    """Of both the one that stands in the stronger place, such as the command line; or both."""
+    context = click.get_current_context()
+    for place in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+        given = [
+            context.get_parameter_source(name) is place for name in ("symbols", "symbols_file")
+        ]
+        if any(given):
+            return (symbols if given[0] else None), (file if given[1] else None)
+    return symbols, file
 
 
 def _checked(channels: tuple[str, ...], store_ticks: bool) -> tuple[str, ...]:

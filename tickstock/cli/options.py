@@ -4,12 +4,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from tickstock import logs
 from tickstock.feed import rest
@@ -17,22 +18,35 @@ from tickstock.feed import rest
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_FEED_URL = "wss://socket.massive.com/stocks"
+LEVEL = "tickstock.log_level"
+"""Where a context keeps the level of the log that is asked for."""
 
 
-def _hidden(hide: Callable[[str | None], None]) -> Callable[..., str | None]:
-    """A callback for an option whose value is a secret, or holds one."""
+class Secret(click.Option):
+    """An option whose value is a secret, or holds some: no log shows them, no error repeats them."""
 
-    def callback(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-        hide(value)
+    def __init__(
+        self, *arguments: Any, secrets_in: Callable[[str], Iterable[str]], **others: Any
+    ) -> None:
+        super().__init__(*arguments, callback=self._hide, **others)
+        self.secrets_in = secrets_in
+
+    def _hide(self, _: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        for secret in self.secrets_in(value or ""):
+            logs.hide(secret)
         return value
 
-    return callback
+
+def as_json(text: str = "One JSON object.") -> Callable[[Command], Command]:
+    """--json, for programs that read what the command tells."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
 
 
 database_url = click.option(
     "--database-url",
+    cls=Secret,
+    secrets_in=logs.passwords_in,
     envvar="TICKSTOCK_DATABASE_URL",
-    callback=_hidden(logs.hide_password),
     show_envvar=True,
     metavar="URL",
     help="PostgreSQL to use, such as postgresql://user@host/dbname. Without it (and without libpq's "
@@ -40,8 +54,9 @@ database_url = click.option(
 )
 redis_url = click.option(
     "--redis-url",
+    cls=Secret,
+    secrets_in=logs.passwords_in,
     envvar="TICKSTOCK_REDIS_URL",
-    callback=_hidden(logs.hide_password),
     show_envvar=True,
     metavar="URL",
     help="Redis to publish on, such as redis://host:6379/0. Without it, events go by NOTIFY alone.",
@@ -57,8 +72,9 @@ patterns_folder = click.option(
 )
 feed_url = click.option(
     "--feed-url",
+    cls=Secret,
+    secrets_in=logs.passwords_in,
     envvar="TICKSTOCK_FEED_URL",
-    callback=_hidden(logs.hide_password),
     show_envvar=True,
     default=DEFAULT_FEED_URL,
     show_default=True,
@@ -67,6 +83,8 @@ feed_url = click.option(
 )
 rest_url = click.option(
     "--rest-url",
+    cls=Secret,
+    secrets_in=logs.passwords_in,
     envvar="TICKSTOCK_REST_URL",
     show_envvar=True,
     show_default=f"{rest.DEFAULT_URL} for the vendor's feeds",
@@ -83,8 +101,9 @@ calls_per_minute = click.option(
 )
 api_key = click.option(
     "--api-key",
+    cls=Secret,
+    secrets_in=lambda key: [key],
     envvar=["MASSIVE_API_KEY", "POLYGON_API_KEY"],
-    callback=_hidden(logs.hide),
     show_envvar=True,
     metavar="KEY",
     help="Key of the feed. Better set in the environment than here, where others can see it.",
@@ -94,12 +113,17 @@ api_key = click.option(
 def verbosity(command: Command) -> Command:
     """Add --verbose, --quiet and --log-format, which set up logging on standard error."""
 
-    def set_level(context: click.Context, _: click.Parameter, level: int | None) -> None:
-        if not context.resilient_parsing:
-            logging.getLogger().setLevel(level or logging.INFO)
+    def set_level(context: click.Context, option: click.Parameter, level: int | None) -> None:
+        # Both are asked, each with its variable of the environment; the settings file is the weakest.
+        weak = context.get_parameter_source(option.name or "") is ParameterSource.DEFAULT_MAP
+        if not level or context.resilient_parsing or (weak and LEVEL in context.meta):
+            return
+        context.meta[LEVEL] = level
+        logging.getLogger().setLevel(level)
 
     def set_format(context: click.Context, _: click.Parameter, log_format: str) -> None:
         if not context.resilient_parsing:
+            logging.getLogger().setLevel(context.meta.get(LEVEL, logging.INFO))
             _set_up_logging(log_format)
 
     command = click.option(
@@ -115,12 +139,14 @@ def verbosity(command: Command) -> Command:
         help="What the log on standard error looks like: text for people, or a JSON object a line.",
     )(command)
     for flag, level, text in (
-        ("--quiet", logging.WARNING, "Say only what went wrong."),
-        ("--verbose", logging.DEBUG, "Say more."),
+        ("quiet", logging.WARNING, "Say only what went wrong."),
+        ("verbose", logging.DEBUG, "Say more."),
     ):
         command = click.option(
-            flag,
+            f"--{flag}",
             "log_level",
+            envvar=f"TICKSTOCK_{flag.upper()}",
+            show_envvar=True,
             flag_value=level,
             type=int,
             is_eager=True,
@@ -129,6 +155,22 @@ def verbosity(command: Command) -> Command:
             help=text,
         )(command)
     return command
+
+
+@click.command()
+@patterns_folder
+@feed_url
+@rest_url
+@calls_per_minute
+@api_key
+@database_url
+@redis_url
+@verbosity
+def shared() -> None:
+    """Never run: what it has are the options that commands share."""
+
+
+SHARED = [option for option in shared.params if isinstance(option, click.Option)]
 
 
 def set_up_logging(level: int) -> None:
