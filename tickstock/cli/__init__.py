@@ -128,7 +128,7 @@ def walk(
     help="Settings in TOML; without it ~/.config/tickstock/settings.toml, if it is there.",
 )
 @click.version_option(tickstock.__version__, prog_name="tickstock")
-def main(settings: Path | None) -> None:  # noqa: ARG001 - read by _Program, when the command is known
+def main(settings: Path | None) -> None:  # _Program reads it
     """Live market data into SQL: every timeframe exact, patterns published as they form.
 
     \b
