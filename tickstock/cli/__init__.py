@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import tickstock
 from tickstock.errors import DatabaseUnavailableError, TickstockError
@@ -29,6 +30,7 @@ COMMANDS = {
     "simulate": "Be the feed: a local server that speaks the vendor's protocol.",
     "demo": "Run the whole pipeline on a simulated market.",
     "db": "The database: its schema, its state, a shell.",
+    "completion": "Print the script that lets a shell complete commands, options and values.",
 }
 """What each is for, in a line: told without importing them, which would take a second."""
 
@@ -45,6 +47,14 @@ class _Program(click.Group):
         module = importlib.import_module(f"tickstock.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        names = [
+            CompletionItem(name, help=summary)
+            for name, summary in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

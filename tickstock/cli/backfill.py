@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import click
+import orjson
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.cli import options
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.source import database
+from tickstock.db.upkeep import refresh
 from tickstock.db.writer import Counts
 from tickstock.errors import TickstockError
 from tickstock.feed import rest
@@ -40,6 +42,7 @@ STRETCH = timedelta(days=60)
     metavar="FILE",
     help="Fill from the vendor's minute file of a day, which holds all symbols. May be given again.",
 )
+@options.as_json("One JSON object a line: a file, or all that was asked for.")
 @options.feed_url
 @options.rest_url
 @options.calls_per_minute
@@ -51,6 +54,7 @@ def backfill(
     first_day: datetime | None,
     last_day: datetime | None,
     files: tuple[str, ...],
+    as_json: bool,
     feed_url: str,
     rest_url: str | None,
     calls_per_minute: int | None,
@@ -77,17 +81,19 @@ def backfill(
         if files:
             for file in files:
                 day, counts = load_whole_day(conn, source.url, file)
-                _tell(f"{day}, all symbols", counts)
+                _tell({"file": file, "day": str(day)}, f"{day}, all symbols", counts, as_json)
             return
         with (
             closing(_client(feed_url, rest_url, api_key, calls_per_minute, stop)) as client,
             suppress(StoppedError),
         ):
             if first_day:
-                _history(conn, client, symbols, first_day, last_day, feed_url, stop)
+                counts = _history(conn, client, symbols, first_day, last_day, feed_url, stop)
+                names = f"{', '.join(symbols[:5])}{' …' if len(symbols) > 5 else ''}"
+                _tell({"symbols": symbols}, names, counts, as_json)
             else:
-                _owed(conn, client, feed_url, stop)
-        conn.execute("call public.ohlcv_refresh()")
+                _fill_owed(conn, client, feed_url, stop, as_json)
+        refresh(conn, source.url)
     if stop.is_set():
         raise TickstockError("stopped before the end: the same command goes on where this one was")
 
@@ -110,7 +116,13 @@ def _client(
     return RestClient(url, api_key, stop=stop, calls_per_minute=calls_per_minute, tries=5)
 
 
-def _owed(conn: Connection[TupleRow], client: RestClient, feed: str, stop: threading.Event) -> None:
+def _fill_owed(
+    conn: Connection[TupleRow],
+    client: RestClient,
+    feed: str,
+    stop: threading.Event,
+    as_json: bool,
+) -> None:
     clock = source_clock(conn, client, feed)
     gaps = askable(conn, clock) if clock else []
     counts = Counts()
@@ -120,11 +132,10 @@ def _owed(conn: Connection[TupleRow], client: RestClient, feed: str, stop: threa
                 break
             assert clock is not None
             counts = counts.plus(fill(conn, client, gap, clock))
-    _tell(f"{len(gaps):,} gaps", counts)
-    if clock is None:
-        return
-    left = fetch_value(conn, "select count(*) from tickstock.owed(%s)", clock)
-    click.echo(f"{left:,} gaps are still owed: tickstock gaps" if left else "nothing is owed")
+    left = fetch_value(conn, "select count(*) from tickstock.owed(%s)", clock) if clock else None
+    _tell({"gaps": len(gaps), "still_owed": left}, f"{len(gaps):,} gaps", counts, as_json)
+    if left is not None and not as_json:
+        click.echo(f"{left:,} gaps are still owed: tickstock gaps" if left else "nothing is owed")
 
 
 def _history(
@@ -135,7 +146,7 @@ def _history(
     last_day: datetime | None,
     feed: str,
     stop: threading.Event,
-) -> None:
+) -> Counts:
     clock = source_clock(conn, client, feed) or datetime.now(UTC)
     stretches = _stretches(first_day, last_day or clock, clock)
     wanted = [
@@ -149,7 +160,7 @@ def _history(
             if stop.is_set():
                 break
             counts = counts.plus(ask(conn, client, gap, clock, queue_for_scan=False))
-    _tell(f"{', '.join(symbols[:5])}{' …' if len(symbols) > 5 else ''}", counts)
+    return counts
 
 
 def _stretches(
@@ -173,8 +184,11 @@ def _midnight(day: datetime) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).astimezone(UTC)
 
 
-def _tell(what: str, counts: Counts) -> None:
+def _tell(what: dict[str, object], words: str, counts: Counts, as_json: bool) -> None:
+    if as_json:
+        click.echo(orjson.dumps({**what, **counts._asdict()}))
+        return
     click.echo(
-        f"{what}: {counts.received:,} bars = {counts.inserted:,} new + {counts.replaced:,} replaced"
+        f"{words}: {counts.received:,} bars = {counts.inserted:,} new + {counts.replaced:,} replaced"
         f" + {counts.unchanged:,} unchanged + {counts.refused:,} refused"
     )

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from tickstock.chart.series import Series, read_series
-from tickstock.cli import options
+from tickstock.cli import completion, options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.read import Ask
 from tickstock.db.source import DBNAME, DEMO_DBNAME, database
@@ -52,7 +52,7 @@ class _Moment(click.ParamType[datetime]):
 
 @click.command()
 @click.argument("symbol")
-@click.argument("timeframe")
+@click.argument("timeframe", shell_complete=completion.timeframes)
 @click.option(
     "--from",
     "since",
@@ -85,6 +85,7 @@ class _Moment(click.ParamType[datetime]):
     "--pattern",
     "patterns",
     multiple=True,
+    shell_complete=completion.patterns,
     metavar="NAME",
     help="Events of this pattern only; may be given again.",
 )

@@ -38,9 +38,10 @@ def db() -> None:
     is_flag=True,
     help="Use plain tables even where the server offers TimescaleDB.",
 )
+@options.as_json()
 @options.database_url
 @options.verbosity
-def migrate(without_timescaledb: bool, database_url: str | None) -> None:
+def migrate(without_timescaledb: bool, as_json: bool, database_url: str | None) -> None:
     """Install or upgrade the schema. Safe to repeat, and to run many times at once.
 
     \b
@@ -48,12 +49,15 @@ def migrate(without_timescaledb: bool, database_url: str | None) -> None:
     """
     with database(database_url) as source:
         done = migrations.migrate(source.url, use_timescaledb=not without_timescaledb)
+        if as_json:
+            click.echo(orjson.dumps(done._asdict()))
+            return
         what = f"applied {', '.join(done.applied)}" if done.applied else "nothing to do"
         click.echo(f"engine {done.engine}: {what}")
 
 
 @db.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@options.as_json()
 @options.database_url
 @options.verbosity
 def status(as_json: bool, database_url: str | None) -> None:
@@ -74,9 +78,12 @@ def status(as_json: bool, database_url: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show the SQL, without the password.")
 @click.argument("kind", type=click.Choice(["reader", "writer"]))
 @click.argument("name")
+@options.as_json("One JSON object: what is done, and the SQL of it without the password.")
 @options.database_url
 @options.verbosity
-def grant(dry_run: bool, kind: roles.Kind, name: str, database_url: str | None) -> None:
+def grant(
+    dry_run: bool, kind: roles.Kind, name: str, as_json: bool, database_url: str | None
+) -> None:
     """Let the role NAME read, or write, and say what is done for it. Safe to repeat.
 
     A reader may select everything and change nothing: for analysts and dashboards. A writer is for
@@ -94,8 +101,13 @@ def grant(dry_run: bool, kind: roles.Kind, name: str, database_url: str | None) 
             steps = roles.plan(conn, kind, name, password, dry=dry_run)
             if not dry_run:
                 roles.apply(conn, steps)
-        for step in steps:
-            click.echo(f"{step.shown.as_string(conn)};" if dry_run else f"- {step.says}")
+        told = [{"says": each.says, "sql": each.shown.as_string(conn)} for each in steps]
+    if as_json:
+        granted = {"role": name, "kind": kind, "applied": not dry_run, "steps": told}
+        click.echo(orjson.dumps(granted))
+        return
+    for step in told:
+        click.echo(f"{step['sql']};" if dry_run else f"- {step['says']}")
     if not dry_run:
         click.echo(f"{name} is a {kind}")
 

@@ -12,7 +12,7 @@ from tickstock.feed import rest
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@options.as_json()
 @options.feed_url
 @options.rest_url
 @options.api_key

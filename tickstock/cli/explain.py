@@ -32,7 +32,7 @@ ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first R
     metavar="N",
     help="Show so many candles after it, too.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object; the lag is in seconds.")
+@options.as_json("One JSON object; the lag is in seconds.")
 @options.patterns_folder
 @options.database_url
 @options.verbosity

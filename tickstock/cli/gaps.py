@@ -14,7 +14,7 @@ GAPS = "select symbol, starts, ends, minutes, reason, asked_at from feed_gaps or
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@options.as_json("One JSON object a line.")
 @options.database_url
 @options.verbosity
 def gaps(as_json: bool, database_url: str | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import click
 import orjson
 
-from tickstock.cli import options
+from tickstock.cli import completion, options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.scan.consumers import Consumer
@@ -24,9 +24,18 @@ from tickstock.timeframes import TIMEFRAMES
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for pipes.")
+@click.option(
+    "--json",
+    "as_json",
+    envvar="TICKSTOCK_LISTEN_JSON",
+    show_envvar=True,
+    is_flag=True,
+    help="One JSON object per line, for pipes.",
+)
 @click.option(
     "--since",
+    envvar="TICKSTOCK_LISTEN_SINCE",
+    show_envvar=True,
     type=click.IntRange(min=0),
     metavar="CHANGE",
     help="First the events changed after this one (`change` in the JSON), then those that come. "
@@ -35,17 +44,23 @@ from tickstock.timeframes import TIMEFRAMES
 @click.option(
     "--consumer",
     "name",
+    envvar="TICKSTOCK_LISTEN_CONSUMER",
+    show_envvar=True,
     metavar="NAME",
     help="Keep the position under this name, and go on from there at the next start.",
 )
 @click.option(
     "--exec",
     "command",
+    envvar="TICKSTOCK_LISTEN_EXEC",
+    show_envvar=True,
     metavar="PROGRAM",
     help="Run this for each event, its JSON on standard input, one after the other; needs --consumer.",
 )
 @click.option(
     "--tries",
+    envvar="TICKSTOCK_LISTEN_TRIES",
+    show_envvar=True,
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
@@ -55,6 +70,8 @@ from tickstock.timeframes import TIMEFRAMES
 @click.option(
     "--exec-timeout",
     "patience",
+    envvar="TICKSTOCK_LISTEN_EXEC_TIMEOUT",
+    show_envvar=True,
     type=click.FloatRange(min=0, min_open=True),
     default=300.0,
     show_default=True,
@@ -62,14 +79,29 @@ from tickstock.timeframes import TIMEFRAMES
     help="A program of --exec that takes longer is ended, which counts as a failed try.",
 )
 @click.option(
-    "--pattern", "patterns", multiple=True, metavar="NAME", help="Only this pattern; repeat."
+    "--pattern",
+    "patterns",
+    envvar="TICKSTOCK_LISTEN_PATTERN",
+    show_envvar=True,
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.patterns,
+    help="Only this pattern; repeat.",
 )
 @click.option(
-    "--symbol", "symbols", multiple=True, metavar="SYMBOL", help="Only this symbol; repeat."
+    "--symbol",
+    "symbols",
+    envvar="TICKSTOCK_LISTEN_SYMBOL",
+    show_envvar=True,
+    multiple=True,
+    metavar="SYMBOL",
+    help="Only this symbol; repeat.",
 )
 @click.option(
     "--timeframe",
     "timeframes",
+    envvar="TICKSTOCK_LISTEN_TIMEFRAME",
+    show_envvar=True,
     multiple=True,
     type=click.Choice(TIMEFRAMES),
     help="Only this timeframe; may be repeated.",

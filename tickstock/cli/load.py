@@ -1,18 +1,22 @@
 """`tickstock load`."""
 
 import click
+import orjson
 
-from tickstock.cli import options
+from tickstock.cli import completion, options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.ingest.load import load_files
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completion.files
+)
+@options.as_json("One JSON object a line, one for each file.")
 @options.database_url
 @options.verbosity
-def load(files: tuple[str, ...], database_url: str | None) -> None:
+def load(files: tuple[str, ...], as_json: bool, database_url: str | None) -> None:
     """Load the vendor's minute flat files (.csv, .csv.gz, - for standard input).
 
     Loading a file again changes nothing. Loaded history is not scanned for patterns.
@@ -23,6 +27,9 @@ def load(files: tuple[str, ...], database_url: str | None) -> None:
     with database(database_url) as source, connect(source.url, program="load") as conn:
         require_schema(conn)
         for file, counts in load_files(conn, source.url, files):
+            if as_json:
+                click.echo(orjson.dumps({"file": file, **counts._asdict()}))
+                continue
             click.echo(
                 f"{file}: {counts.received:,} bars = {counts.inserted:,} new"
                 f" + {counts.replaced:,} replaced + {counts.unchanged:,} unchanged"

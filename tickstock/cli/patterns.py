@@ -12,7 +12,7 @@ import orjson
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tickstock.cli import options
+from tickstock.cli import completion, options
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import LIBPQ_VARIABLES
 from tickstock.errors import TickstockError
@@ -51,7 +51,7 @@ def patterns() -> None:
 
 
 @patterns.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@options.as_json("One JSON object a line.")
 @options.patterns_folder
 @options.database_url
 def list_(as_json: bool, folder: Path | None, database_url: str | None) -> None:
@@ -76,10 +76,11 @@ def list_(as_json: bool, folder: Path | None, database_url: str | None) -> None:
 
 
 @patterns.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.patterns)
+@options.as_json()
 @options.patterns_folder
 @options.database_url
-def show(name: str, folder: Path | None, database_url: str | None) -> None:
+def show(name: str, as_json: bool, folder: Path | None, database_url: str | None) -> None:
     """Show one: its definition and formula, its parameters, and how it is set.
 
     \b
@@ -92,6 +93,11 @@ def show(name: str, folder: Path | None, database_url: str | None) -> None:
         raise TickstockError(f"no pattern is named {name}: `tickstock patterns list` names them")
     settings = _settings(database_url)
     told = _told(pattern, settings.get(pattern.name, Setting()))
+    if as_json:
+        usual = {"timeframes": pattern.timeframes, "parameters": pattern.parameters}
+        told |= {"definition": definition_of(pattern), "default": usual}
+        click.echo(orjson.dumps(told))
+        return
     click.echo(f"{pattern.name}\n\n{definition_of(pattern)}\n")
     for label, text in (
         ("made of", told["kind"]),
@@ -124,8 +130,11 @@ def show(name: str, folder: Path | None, database_url: str | None) -> None:
     metavar="N",
     help="On so many days; of a random market at most 150.",
 )
+@options.as_json("One JSON object a line, one for each pattern and timeframe.")
 @options.database_url
-def test(file: Path, symbols: tuple[str, ...], days: int, database_url: str | None) -> None:
+def test(
+    file: Path, symbols: tuple[str, ...], days: int, as_json: bool, database_url: str | None
+) -> None:
     """Try out a pattern file (*.py, *.sql): what is wrong with it, and how often it fires.
 
     On the latest complete candles of the database that is given; without one on a random market of
@@ -147,9 +156,10 @@ def test(file: Path, symbols: tuple[str, ...], days: int, database_url: str | No
         raise TickstockError(f"{file}: it declares no pattern")
     with _database(database_url) as conn:
         if conn is None and any(isinstance(each, SqlPattern) for each in own):
-            click.echo(f"{file} reads well. To try a pattern in SQL, give --database-url.")
+            well = f"{file} reads well. To try a pattern in SQL, give --database-url."
+            click.echo(well, err=as_json)
             return
-        market = None if conn else Market(5, days)
+        market = Market(5, days)
         chosen = list(symbols) or (symbols_with_bars(conn, 5) if conn else [])
         if conn and not chosen:
             raise TickstockError(
@@ -157,12 +167,17 @@ def test(file: Path, symbols: tuple[str, ...], days: int, database_url: str | No
             )
         where = ", ".join(chosen) if conn else "a random market of five symbols"
         for pattern in own:
-            click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
             failures = Remembering()
-            if conn:
-                _show(on_stored_candles(conn, pattern, chosen, days, failures))
-            elif market:
-                _show(market.try_out(pattern, failures))
+            outcomes = (
+                on_stored_candles(conn, pattern, chosen, days, failures)
+                if conn
+                else market.try_out(pattern, failures)
+            )
+            if as_json:
+                _tell(pattern, outcomes)
+            else:
+                click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
+                _show(outcomes)
             _raise_first(file, pattern, failures)
 
 
@@ -210,6 +225,20 @@ def _told(pattern: Pattern, setting: Setting) -> dict[str, Any]:
 def _beside(timeframes: list[str], default: list[str]) -> str:
     changed = f" (default: {timeframes_of(default)})" if timeframes != default else ""
     return timeframes_of(timeframes) + changed
+
+
+def _tell(pattern: Pattern, outcomes: Iterator[Outcome]) -> None:
+    for each in outcomes:
+        latest = each.hits[-1]._asdict() if each.hits else None
+        told = {
+            "pattern": pattern.name,
+            "timeframe": each.timeframe,
+            "candles": each.candles,
+            "found": len(each.hits),
+            **{name: each.directions[name] for name in ("long", "short", "neutral")},
+            "latest": latest,
+        }
+        click.echo(orjson.dumps(told, option=orjson.OPT_UTC_Z))
 
 
 def _show(outcomes: Iterator[Outcome]) -> None:

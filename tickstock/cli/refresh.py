@@ -3,23 +3,28 @@
 import threading
 
 import click
+import orjson
 
 from tickstock.cli import options
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.source import database
 from tickstock.db.upkeep import UpkeepWorker
+from tickstock.db.upkeep import refresh as refresh_candles
 
 
 @click.command()
 @click.option(
     "--every",
+    envvar="TICKSTOCK_REFRESH_EVERY",
+    show_envvar=True,
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
     help="Go on until Ctrl-C, as often as that, and keep house (see storage_policy) every hour.",
 )
+@options.as_json()
 @options.database_url
 @options.verbosity
-def refresh(every: float | None, database_url: str | None) -> None:
+def refresh(every: float | None, as_json: bool, database_url: str | None) -> None:
     """Materialize the candles that have changed. Makes queries cheaper; answers stay the same.
 
     `tickstock ingest` and `tickstock scan` do it all the time; this is for after changes by hand,
@@ -31,9 +36,12 @@ def refresh(every: float | None, database_url: str | None) -> None:
     with database(database_url) as source:
         with connect(source.url, program="refresh") as conn:
             require_schema(conn)
-            conn.execute("call ohlcv_refresh()")
+            refresh_candles(conn, source.url)
             left = fetch_value(conn, "select count(*) from tickstock.dirty")
-        click.echo(f"refreshed; {left:,} half hours are still forming and stay live")
+        if as_json:
+            click.echo(orjson.dumps({"still_live_half_hours": left}))
+        else:
+            click.echo(f"refreshed; {left:,} half hours are still forming and stay live")
         if every is not None:
             stop = threading.Event()
             options.stop_on_signals(stop)

@@ -7,6 +7,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import click
+import orjson
 
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
@@ -36,6 +37,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
     type=click.Choice(TIMEFRAMES),
     help="Of history only this timeframe; may be repeated.",
 )
+@options.as_json("With --from: one JSON object at the end.")
 @options.patterns_folder
 @options.database_url
 @options.redis_url
@@ -45,6 +47,7 @@ def scan(
     last_day: datetime | None,
     symbols: tuple[str, ...],
     timeframes: tuple[str, ...],
+    as_json: bool,
     folder: Path | None,
     database_url: str | None,
     redis_url: str | None,
@@ -59,9 +62,9 @@ def scan(
     Example: tickstock scan --redis-url redis://localhost:6379/0
              tickstock scan --from 2025-01-02 --to 2025-06-30 --symbol AAPL
     """
-    if (last_day or symbols or timeframes) and not first_day:
+    if (last_day or symbols or timeframes or as_json) and not first_day:
         raise click.UsageError(
-            "--to, --symbol and --timeframe choose from history: give --from, too"
+            "--to, --symbol, --timeframe and --json are for history: give --from, too"
         )
     patterns = discover(folder)
     with database(database_url) as source:
@@ -75,6 +78,7 @@ def scan(
                 else datetime.max.replace(tzinfo=UTC),
                 symbols,
                 timeframes or TIMEFRAMES,
+                as_json,
             )
             return
         worker = ScanWorker(source.url, patterns, redis_url=redis_url)
@@ -89,6 +93,7 @@ def _history(
     until: datetime,
     symbols: tuple[str, ...],
     timeframes: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     if since >= until:
         raise click.UsageError("--to is before --from")
@@ -103,10 +108,13 @@ def _history(
                 if stop.is_set():
                     break
                 total = total.plus(scanner.scan_history(conn, symbol, since, until, timeframes))
-    click.echo(
-        f"{total.candles:,} candles of {len(wanted):,} symbols scanned: {total.events:,} events new"
-        f" or changed, {total.retracted:,} retracted"
-    )
+    if as_json:
+        click.echo(orjson.dumps({"symbols": len(wanted), **total._asdict()}))
+    else:
+        click.echo(
+            f"{total.candles:,} candles of {len(wanted):,} symbols scanned: {total.events:,} events new"
+            f" or changed, {total.retracted:,} retracted"
+        )
     if stop.is_set():
         raise TickstockError("stopped before the end: the same command does it again, and the rest")
 

@@ -4,8 +4,9 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import click
+import orjson
 
-from tickstock.cli import options
+from tickstock.cli import completion, options
 from tickstock.errors import TickstockError
 from tickstock.simulator import FAULTS, Faults, RandomMarket, ReplayMarket, Simulator
 from tickstock.simulator.market import Market, default_start
@@ -30,6 +31,8 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 @click.command()
 @click.option(
     "--port",
+    envvar="TICKSTOCK_SIMULATE_PORT",
+    show_envvar=True,
     type=click.IntRange(0, 65535),
     default=8765,
     show_default=True,
@@ -37,6 +40,8 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 )
 @click.option(
     "--symbols",
+    envvar="TICKSTOCK_SIMULATE_SYMBOLS",
+    show_envvar=True,
     type=click.IntRange(1, 474_000),
     default=100,
     show_default=True,
@@ -44,10 +49,18 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     help="How many symbols the random market has.",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="The same seed, the same market."
+    "--seed",
+    envvar="TICKSTOCK_SIMULATE_SEED",
+    show_envvar=True,
+    type=int,
+    default=0,
+    show_default=True,
+    help="The same seed, the same market.",
 )
 @click.option(
     "--start",
+    envvar="TICKSTOCK_SIMULATE_START",
+    show_envvar=True,
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
     metavar="UTC",
     help="When the random market begins (UTC); else at 08:30 New York of the latest weekday that is "
@@ -55,6 +68,8 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 )
 @click.option(
     "--speed",
+    envvar="TICKSTOCK_SIMULATE_SPEED",
+    show_envvar=True,
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
@@ -65,6 +80,8 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 @click.option(
     "--fault",
     "rates",
+    envvar="TICKSTOCK_SIMULATE_FAULT",
+    show_envvar=True,
     metavar="NAME=RATE",
     multiple=True,
     callback=_rates,
@@ -73,12 +90,22 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 )
 @click.option(
     "--max-connections",
+    envvar="TICKSTOCK_SIMULATE_MAX_CONNECTIONS",
+    show_envvar=True,
     type=click.IntRange(min=1),
     metavar="N",
     help="Cut off the newest connection when there are more than N; else there may be any number.",
 )
-@click.option("--key", default="simulator", show_default=True, help="The API key that is accepted.")
-@click.argument("files", nargs=-1, metavar="[FILES]...")
+@click.option(
+    "--key",
+    envvar="TICKSTOCK_SIMULATE_KEY",
+    show_envvar=True,
+    default="simulator",
+    show_default=True,
+    help="The API key that is accepted.",
+)
+@click.argument("files", nargs=-1, metavar="[FILES]...", shell_complete=completion.files)
+@options.as_json("Two JSON objects, a line each: the addresses, and at the end what was sent.")
 @options.verbosity
 def simulate(
     port: int,
@@ -91,6 +118,7 @@ def simulate(
     max_connections: int | None,
     key: str,
     files: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Be the feed: a local server that speaks the vendor's protocol, for when the market is closed.
 
@@ -119,19 +147,37 @@ def simulate(
         seed=seed,
         closes=True,
     ) as simulator:
-        click.echo(f"{simulator.url} (key: {key}); the market opens with the first subscriber")
-        click.echo(f"{simulator.rest_url} is its REST API")
+        _tell_addresses(simulator, key, as_json)
         while not stop.wait(0.2):
             if simulator.finished.is_set():
                 simulator.settle()
                 if simulator.error:
                     raise TickstockError(f"the market failed: {simulator.error}")
-                click.echo("the market has ended")
+                if not as_json:
+                    click.echo("the market has ended")
                 break
-        click.echo(f"{len(simulator.sent):,} bars were sent")
-        struck = ", ".join(f"{name} {count:,}" for name, count in simulator.faults.counts.items())
-        if struck:
-            click.echo(f"faults: {struck}")
+        _tell_end(simulator, as_json)
+
+
+def _tell_addresses(simulator: Simulator, key: str, as_json: bool) -> None:
+    if as_json:
+        told = {"url": simulator.url, "rest_url": simulator.rest_url, "key": key}
+        click.echo(orjson.dumps(told))
+        return
+    click.echo(f"{simulator.url} (key: {key}); the market opens with the first subscriber")
+    click.echo(f"{simulator.rest_url} is its REST API")
+
+
+def _tell_end(simulator: Simulator, as_json: bool) -> None:
+    faults = simulator.faults.counts
+    if as_json:
+        ended = simulator.finished.is_set()
+        told = {"ended": ended, "bars_sent": len(simulator.sent), "faults": dict(faults)}
+        click.echo(orjson.dumps(told))
+        return
+    click.echo(f"{len(simulator.sent):,} bars were sent")
+    if faults:
+        click.echo(f"faults: {', '.join(f'{name} {count:,}' for name, count in faults.items())}")
 
 
 def _start(given: datetime | None, speed: float) -> datetime:

@@ -21,7 +21,7 @@ BY_SYMBOL = "select * from symbol_status(%s)"
     metavar="LIST",
     help="Tell of these tickers too, separated by commas, or '*' for all.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object; lags are in seconds.")
+@options.as_json("One JSON object; lags are in seconds.")
 @options.database_url
 @options.verbosity
 def status(symbols: str | None, as_json: bool, database_url: str | None) -> None:

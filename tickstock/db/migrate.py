@@ -82,6 +82,7 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
             )
     objects = sqlfiles.files("objects", engine)
     if (sha256 := sqlfiles.combined_sha256(objects)) != known.get("objects"):
+        log.info("renewing functions and views")
         for file in objects:
             _run(conn, file)
         _record(conn, "objects", sha256, engine)

@@ -1,9 +1,12 @@
 """Driving `ohlcv_refresh()` and `ohlcv_keep_house()`, since not every engine has jobs of its own."""
 
 import logging
+import sys
 import threading
 import time
+from contextlib import suppress
 
+import click
 import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -20,6 +23,40 @@ BARS_ARE_NOT_KEPT = """
 -- On the community edition a job of the owner's does it.
 select keep_bars is not null and tickstock_engine() <> 'community' from public.storage_policy
 """
+
+
+MARKS = "select count(*) from tickstock.dirty"
+
+
+def refresh(conn: Connection[TupleRow], url: str) -> None:
+    """Call `ohlcv_refresh()`. On a terminal a bar shows meanwhile how many marks are gone.
+
+    `url` is for a second session to the same database, which counts them.
+    """
+    call = "call public.ohlcv_refresh()"
+    marks = fetch_value(conn, MARKS) if sys.stderr.isatty() else 0
+    if not marks:
+        conn.execute(call)
+        return
+    over = threading.Event()
+    with click.progressbar(length=marks, label="refresh", file=sys.stderr) as progress:
+
+        def watch() -> None:
+            with (
+                suppress(psycopg.Error, DatabaseUnavailableError),
+                connect(url, program="watch") as own,
+            ):
+                while not over.wait(0.5):
+                    progress.update(max(0, marks - fetch_value(own, MARKS) - progress.pos))
+
+        watcher = threading.Thread(target=watch, name="watch", daemon=True)
+        watcher.start()
+        try:
+            conn.execute(call)
+        finally:
+            over.set()
+            watcher.join()
+        progress.update(marks - progress.pos)
 
 
 class UpkeepWorker(threading.Thread):

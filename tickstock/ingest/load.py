@@ -19,6 +19,7 @@ from psycopg.rows import TupleRow
 
 from tickstock.bars import Block
 from tickstock.db.connection import connect, fetch_value, first_line
+from tickstock.db.upkeep import refresh as refresh_candles
 from tickstock.db.writer import Counts, write_blocks
 from tickstock.errors import TickstockError
 from tickstock.feed.flatfiles import Consumed, read_blocks
@@ -44,7 +45,7 @@ def load_files(
             counts = load_file(conn, path, after_batch=None if by_file else refresh.tell)
             refresh.tell()
             yield path, counts
-    conn.execute("call public.ohlcv_refresh()")
+    refresh_candles(conn, url)
     conn.execute("analyze public.ohlcv_1min")
 
 
