@@ -21,7 +21,10 @@ import tickstock
 from tests.test_compose import envvars, parse
 from tickstock import errors
 from tickstock.bars import Bar
-from tickstock.cli import main
+from tickstock.cli import main, options, walk
+from tickstock.cli import settings as settings_file
+from tickstock.cli.ingest import ingest
+from tickstock.cli.reference import reference
 from tickstock.db.writer import write_bars
 from tickstock.ingest.forward import minute_payload, payload
 from tickstock.ingest.ledger import Complete
@@ -149,7 +152,7 @@ def commands(text: str) -> Iterator[list[str]]:
     lines += re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     lines += re.findall(r"`((?:\.venv/bin/)?tickstock [a-z][^`]*)`", text)
     for line in lines:
-        words = shlex.split(line.partition(" | ")[0], comments=True)
+        words = shlex.split(re.split(r" [|>] ", line)[0], comments=True)
         names = [index for index, word in enumerate(words) if Path(word).name == "tickstock"]
         if names and "docker" not in words and (words := words[names[0] + 1 :]):
             yield words
@@ -162,15 +165,8 @@ def test_commands_exist_and_take_these_options(name: str) -> None:
             parse(words)
 
 
-def every_command(command: click.Command = main) -> Iterator[click.Command]:
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            assert found is not None
-            yield from every_command(found)
-    else:
-        yield command
+def every_command() -> Iterator[click.Command]:
+    return (found for _, found in walk(main) if not isinstance(found, click.Group))
 
 
 def test_changelog_names_every_command() -> None:
@@ -180,28 +176,50 @@ def test_changelog_names_every_command() -> None:
         )
 
 
-def test_settings_are_all_there_with_their_defaults() -> None:
+def test_the_reference_of_the_command_line_is_current() -> None:
+    assert DOCUMENTS["docs/cli.md"] == reference(), (
+        "python -m tickstock.cli.reference > docs/cli.md"
+    )
+
+
+def test_the_reference_tells_every_option_and_exit_code() -> None:
+    shared, *sections = re.split(r"^## tickstock ", DOCUMENTS["docs/cli.md"], flags=re.MULTILINE)
+    told = {section.partition("\n")[0]: section for section in sections}
+    leaves = {" ".join(path): found for path, found in walk(main)}
+    leaves = {name: each for name, each in leaves.items() if not isinstance(each, click.Group)}
+    assert told.keys() == leaves.keys()
+    for name, command in leaves.items():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                row = (
+                    re.escape(option.opts[0])
+                    + r"\b.* "
+                    + re.escape(option.help or "").replace(r"\|", r"\\\|")
+                )
+                assert re.search(row, told[name] + shared), option.opts
+                assert option.opts[0] in told[name]
+    assert [int(row[0]) for row in rows_of(DOCUMENTS["docs/cli.md"], "Exit codes")] == list(
+        errors.EXIT_CODES
+    )
+
+
+def test_settings_of_the_readme_are_all_there_with_their_defaults() -> None:
+    """Those that commands share and those of ingest; docs/cli.md tells all."""
     told = {tuple(re.findall(r"`([A-Z]\w+)`", row[1])): row for row in rows_of(README, "Settings")}
     known: set[tuple[str, ...]] = set()
-    for command in every_command():
-        for option in command.params:
-            if not option.envvar:
-                continue
-            given = option.envvar
-            names = (given,) if isinstance(given, str) else tuple(map(str, given))
-            known.add(names)
-            row = told[names]
-            assert row[0].split("`")[1] in option.opts
-            default = option.default if isinstance(option.default, str) else None
-            assert (default is None) or row[2] == f"`{default}`"
+    for option in (*options.SHARED, *ingest.params, *main.params):
+        given = option.envvar or ()
+        names = (given,) if isinstance(given, str) else tuple(map(str, given))
+        if not names:
+            continue
+        known.add(names)
+        row = told[names]
+        assert row[0].split("`")[1] in option.opts
+        default = option.default if isinstance(option.default, str) else None
+        assert (default is None) or row[2] == f"`{default}`"
     others = {names for names, row in told.items() if not row[0]}
     assert told.keys() == known | others
-    for (name,) in others:
-        assert (
-            name
-            in (ROOT / "tickstock/embedded/paths.py").read_text()
-            + (ROOT / "tickstock/embedded/installations.py").read_text()
-        )
+    assert {name for (name,) in others} == set(settings_file.VARIABLES.values())
 
 
 def test_variables_named_exist() -> None:
@@ -213,16 +231,18 @@ def test_variables_named_exist() -> None:
         assert set(VARIABLE.findall(text)) <= known, name
 
 
-@pytest.mark.parametrize(
-    ("document", "heading"), [("README.md", "Exit codes"), ("docs/operations.md", "Stopping")]
-)
-def test_exit_codes_are_the_code_s(document: str, heading: str) -> None:
+def test_exit_codes_are_the_code_s() -> None:
     used = {click.UsageError.exit_code, 0} | {
         each.exit_code
         for _, each in inspect.getmembers(errors, inspect.isclass)
         if issubclass(each, errors.TickstockError)
     }
-    assert [int(row[0]) for row in rows_of(DOCUMENTS[document], heading)] == sorted(used)
+    assert sorted(used) == list(errors.EXIT_CODES)
+    assert [
+        int(code) for code in re.findall(r"\b(\d) \w", (main.help or "").split("Exit codes: ")[1])
+    ] == (sorted(used))
+    rows = rows_of(DOCUMENTS["docs/operations.md"], "Stopping")
+    assert [int(row[0]) for row in rows] == sorted(used)
 
 
 def test_the_pattern_of_the_readme_works(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`tickstock completion`, and the values that it can complete without a database."""
 
+import logging
+
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
@@ -37,6 +39,7 @@ def patterns(
     """Patterns by name, upper or lower case; those of --patterns too, where the command has it."""
     from tickstock.patterns import discover
 
+    logging.disable()  # what is wrong with a file of patterns is not for the middle of a line
     try:
         found = discover(context.params.get("folder"))
     except TickstockError:

@@ -35,6 +35,7 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     show_envvar=True,
     type=click.IntRange(0, 65535),
     default=8765,
+    metavar="PORT",
     show_default=True,
     help="Port on the loopback interface; 0 for any free one.",
 )
@@ -54,6 +55,7 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     show_envvar=True,
     type=int,
     default=0,
+    metavar="N",
     show_default=True,
     help="The same seed, the same market.",
 )
@@ -101,6 +103,7 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     envvar="TICKSTOCK_SIMULATE_KEY",
     show_envvar=True,
     default="simulator",
+    metavar="KEY",
     show_default=True,
     help="The API key that is accepted.",
 )
