@@ -30,7 +30,7 @@ COMMANDS = {
     "simulate": "Be the feed: a local server that speaks the vendor's protocol.",
     "demo": "Run the whole pipeline on a simulated market.",
     "db": "The database: its schema, its state, a shell.",
-    "completion": "Print the script that lets a shell complete commands, options and values.",
+    "completion": "Let a shell complete commands, options and values.",
 }
 """What each is for, in a line: told without importing them, which would take a second."""
 

@@ -15,7 +15,7 @@ VARIABLE = "_TICKSTOCK_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script that lets a shell complete commands, options and values.
+    """Let a shell complete commands, options and values: print its script for that.
 
     \b
     Example: eval "$(tickstock completion bash)"             # in ~/.bashrc; zsh: in ~/.zshrc
