@@ -18,8 +18,9 @@ from tickstock.feed import rest
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_FEED_URL = "wss://socket.massive.com/stocks"
+LEVELS = {"quiet": logging.WARNING, "verbose": logging.DEBUG}
 LEVEL = "tickstock.log_level"
-"""Where a context keeps the level of the log that is asked for."""
+"""Where a context keeps the level of the log that is asked for, and the source of that."""
 
 
 class Secret(click.Option):
@@ -113,17 +114,17 @@ api_key = click.option(
 def verbosity(command: Command) -> Command:
     """Add --verbose, --quiet and --log-format, which set up logging on standard error."""
 
-    def set_level(context: click.Context, option: click.Parameter, level: int | None) -> None:
-        # Both are asked, each with its variable of the environment; the settings file is the weakest.
-        weak = context.get_parameter_source(option.name or "") is ParameterSource.DEFAULT_MAP
-        if not level or context.resilient_parsing or (weak and LEVEL in context.meta):
-            return
-        context.meta[LEVEL] = level
-        logging.getLogger().setLevel(level)
+    def set_level(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+        source = context.get_parameter_source(str(option.name)) or ParameterSource.DEFAULT
+        stronger, _ = context.meta.get(LEVEL, (source, None))
+        if wanted and source <= stronger and not context.resilient_parsing:
+            context.meta[LEVEL] = source, LEVELS[str(option.name)]
+            logging.getLogger().setLevel(LEVELS[str(option.name)])
 
     def set_format(context: click.Context, _: click.Parameter, log_format: str) -> None:
         if not context.resilient_parsing:
-            logging.getLogger().setLevel(context.meta.get(LEVEL, logging.INFO))
+            _, level = context.meta.get(LEVEL, (None, logging.INFO))
+            logging.getLogger().setLevel(level)
             _set_up_logging(log_format)
 
     command = click.option(
@@ -138,17 +139,15 @@ def verbosity(command: Command) -> Command:
         callback=set_format,
         help="What the log on standard error looks like: text for people, or a JSON object a line.",
     )(command)
-    for flag, level, text in (
-        ("quiet", logging.WARNING, "Say only what went wrong."),
-        ("verbose", logging.DEBUG, "Say more."),
+    for flag, variable, text in (
+        ("--quiet", "TICKSTOCK_QUIET", "Say only what went wrong."),
+        ("--verbose", "TICKSTOCK_VERBOSE", "Say more."),
     ):
         command = click.option(
-            f"--{flag}",
-            "log_level",
-            envvar=f"TICKSTOCK_{flag.upper()}",
+            flag,
+            envvar=variable,
             show_envvar=True,
-            flag_value=level,
-            type=int,
+            is_flag=True,
             is_eager=True,
             expose_value=False,
             callback=set_level,

@@ -121,12 +121,12 @@ class _Reader:
                 self._set_variable(key, variable, value)
             else:
                 raise self._unknown(key, where, known)
-        return {name: value for name, (_, value) in found.items() if value is not None}
+        return {name: value for name, (_, value) in found.items()}
 
     def _value(
         self, command: click.Command, option: click.Option, key: str, value: Any, where: str
     ) -> Any:
-        """The value as click takes it, after all its own checks; None for a switch that is off."""
+        """The value as click takes it, after all its own checks."""
         kind = FLAG if option.is_flag else _kind(option.type)
         items = value if option.multiple and isinstance(value, list) else [value]
         if not all(_is(item, kind) for item in items):
@@ -134,7 +134,7 @@ class _Reader:
             words = f"a list of {kind.words}s" if option.multiple else kind.words
             raise self._error(f"{_place(key, where)} has to be {words}, such as {key} = {example}")
         if option.is_flag:
-            return option.flag_value if value else None
+            return value
         items = [self._plain(item, is_path=isinstance(option.type, click.Path)) for item in items]
         plain = items if option.multiple else items[0]
         try:
