@@ -123,6 +123,8 @@ def meant(case: Case, sample: Sample) -> Any:
     if option.is_flag:
         return sample.text == "1"
     given = [sample.text] if option.multiple else sample.text
+    if not option.expose_value:
+        return option.type_cast_value(context, given)
     return option.process_value(context, given)
 
 
@@ -173,6 +175,8 @@ def test_what_stands_at_the_top_is_for_each_command_that_has_it(case: Case, tmp_
     for key in keys_of(case.option):
         file = written(tmp_path, f"{key} = {one.toml}")
         assert understood(case, file) == meant(case, one)
+        if key == case.path[0]:
+            continue  # in TOML a name is either a value or a table
         file = written(tmp_path, f"{key} = {one.toml}\n{case.table}\n{key} = {other.toml}")
         assert understood(case, file) == meant(case, other)
 
@@ -226,13 +230,13 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
 def test_what_is_wrong_is_one_line(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(text, errors="surrogateescape")
-    for words in (("ingest",), ("db", "status")):
-        if not text.startswith("[") or words[0] in text or "ingst" in text:
-            done = run("--settings", str(file), *words)
-            assert (done.returncode, done.stdout) == (2, "")
-            assert done.stderr.startswith(f"Error: settings file {file}: {said}"), done.stderr
-            assert done.stderr.count("\n") == 1
-    assert run("--settings", str(file), "ingest", "--help").returncode == 0
+    words = ("ingest",) if "[ingest]" in text else ("db", "status")
+    done = run("--settings", str(file), *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: settings file {file}: {said}"), done.stderr
+    assert done.stderr.count("\n") == 1
+    shown = CliRunner().invoke(main, ["--settings", str(file), *words, "--help"])
+    assert shown.exit_code == 0
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -278,11 +282,10 @@ def test_help_shows_no_secret_of_the_file(path: tuple[str, ...], tmp_path: Path)
 def test_a_wrong_secret_is_not_repeated(tmp_path: Path) -> None:
     for key in (key for option in SECRET for key in keys_of(option)):
         file = written(tmp_path, f"{key} = ['{PASSWORD}']")
-        done = run("--settings", str(file), "ingest")
-        assert done.returncode == 2
-        assert f"{key} has to be text" in done.stderr
-        assert PASSWORD not in done.stderr
-        assert PASSWORD not in run("--settings", str(file), "ingest", "--verbose").stderr
+        done = CliRunner().invoke(main, ["--settings", str(file), "ingest", "--verbose"])
+        assert done.exit_code == 2
+        assert f"{key} has to be text" in done.output
+        assert PASSWORD not in done.output
 
 
 def test_where_the_file_is_looked_for(tmp_path: Path) -> None:

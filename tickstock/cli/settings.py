@@ -73,14 +73,15 @@ class _Reader:
 
     def default_map(self, command: str) -> dict[str, Any]:
         top = {key: value for key, value in self._table.items() if not isinstance(value, dict)}
+        tables = {key: value for key, value in self._table.items() if key not in top}
         shared = self._checked(top, options.shared, "")
         known = self._program.list_commands(click.Context(self._program))
-        for name in self._table.keys() - top.keys():
+        for name in tables:
             if name not in known:
                 raise self._error(f"[{name}] is no command" + _meant(name, known))
         found = self._program.get_command(click.Context(self._program), command)
         assert found
-        return {command: self._of(found, self._table.get(command, {}), command, shared)}
+        return {command: self._of(found, tables.get(command, {}), command, shared)}
 
     def _of(
         self,
