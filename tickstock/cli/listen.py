@@ -86,7 +86,7 @@ from tickstock.timeframes import TIMEFRAMES
     multiple=True,
     metavar="NAME",
     shell_complete=completion.patterns,
-    help="Only this pattern; repeat.",
+    help="Only this pattern; may be given again.",
 )
 @click.option(
     "--symbol",
@@ -95,7 +95,7 @@ from tickstock.timeframes import TIMEFRAMES
     show_envvar=True,
     multiple=True,
     metavar="SYMBOL",
-    help="Only this symbol; repeat.",
+    help="Only this symbol; may be given again.",
 )
 @click.option(
     "--timeframe",
@@ -104,7 +104,7 @@ from tickstock.timeframes import TIMEFRAMES
     show_envvar=True,
     multiple=True,
     type=click.Choice(TIMEFRAMES),
-    help="Only this timeframe; may be repeated.",
+    help="Only this timeframe; may be given again.",
 )
 @options.database_url
 @options.redis_url

@@ -120,7 +120,7 @@ def show(name: str, as_json: bool, folder: Path | None, database_url: str | None
     "symbols",
     multiple=True,
     metavar="SYMBOL",
-    help="On candles of this one; repeat. Without: the five with the largest turnover.",
+    help="On candles of this one; may be given again. Without: the five with the largest turnover.",
 )
 @click.option(
     "--days",

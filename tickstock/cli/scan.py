@@ -28,14 +28,18 @@ DAY = click.DateTime(["%Y-%m-%d"])
 )
 @click.option("--to", "last_day", type=DAY, metavar="DAY", help="Its last day; without, all of it.")
 @click.option(
-    "--symbol", "symbols", multiple=True, metavar="SYMBOL", help="Of history only this one; repeat."
+    "--symbol",
+    "symbols",
+    multiple=True,
+    metavar="SYMBOL",
+    help="Of history only this one; may be given again.",
 )
 @click.option(
     "--timeframe",
     "timeframes",
     multiple=True,
     type=click.Choice(TIMEFRAMES),
-    help="Of history only this timeframe; may be repeated.",
+    help="Of history only this timeframe; may be given again.",
 )
 @options.as_json("With --from: one JSON object at the end.")
 @options.patterns_folder
