@@ -10,14 +10,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import tickstock
-from tickstock.cli import COMMANDS, main, walk
-from tickstock.db.connection import parse
+from tickstock.cli import COMMANDS, main, options, walk
+from tickstock.db.connection import connect, fetch_value, parse
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import client
 from tickstock.simulator import RandomMarket, Simulator
@@ -35,10 +37,12 @@ from .e2e.program import (
     stop_all,
     until,
 )
+from .e2e.test_load import flat_file
 from .simulator.client import Client
 
 on_one_engine = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
+NEW_YORK = ZoneInfo("America/New_York")
 PASSWORD = "s3cr3t"  # noqa: S105 - it opens nothing
 
 INGEST = ("ingest", "--symbols", "AAPL")
@@ -60,6 +64,49 @@ NEEDS_A_SCHEMA = [
 
 ALL = dict(walk(main))
 LEAVES = [path for path, found in ALL.items() if not isinstance(found, click.Group)]
+
+
+RUN_ON = {("ingest",), ("scan",), ("listen",), ("simulate",), ("refresh",)}
+WITHOUT_VARIABLE = {
+    # A job that is done once, by somebody who is there.
+    ("scan", "--from"),
+    ("scan", "--to"),
+    ("scan", "--symbol"),
+    ("scan", "--timeframe"),
+    # It takes files on the command line.
+    ("simulate", "--replay"),
+    # Asked for by the program that starts the command and reads it.
+    ("scan", "--json"),
+    ("simulate", "--json"),
+    ("refresh", "--json"),
+}
+OTHER_MEANING = {
+    # How many a market has, not which ones.
+    ("simulate", "--symbols"),
+    ("demo", "--symbols"),
+    # A time of day, too.
+    ("chart", "--from"),
+    ("chart", "--to"),
+}
+NOT_FOR_PROGRAMS = {
+    ("ingest",): "tells nothing but its log: --log-format json, --metrics-port",
+    ("chart",): "a picture; programs read candles by SQL or from Python",
+    ("demo",): "a show",
+    ("patterns", "reference"): "a document",
+    ("completion",): "a shell reads it",
+    ("db", "shell"): "psql has --csv and more",
+}
+THREE_UP = """
+import numpy as np
+from tickstock.patterns import Candles, Found, Parameters, pattern
+
+
+@pattern("Up", candles=1, timeframes=["5min"])
+def up(c: Candles, p: Parameters) -> Found:
+    \"\"\"The close is above the open.\"\"\"
+    where = c.close[-1] > c.open[-1]
+    return Found(where, 1, np.ones(where.shape), {})
+"""
 
 
 def failure(code: int, *arguments: str, **settings: str) -> str:
@@ -114,6 +161,127 @@ def test_a_command_and_each_of_its_options_say_what_they_are_for(path: tuple[str
     for parameter in ALL[path].params:
         if isinstance(parameter, click.Option):
             assert (parameter.help or "").endswith("."), parameter.name
+
+
+def own_options(path: tuple[str, ...]) -> dict[str, click.Option]:
+    """The options of a command by name, but for those that it shares."""
+    options_ = (each for each in ALL[path].params if isinstance(each, click.Option))
+    shared = {each.opts[0] for each in options.SHARED}
+    return {each.opts[0]: each for each in options_ if each.opts[0] not in shared}
+
+
+def test_options_of_commands_that_run_on_have_a_variable_each() -> None:
+    """Named after the option, and after the command unless it is ingest."""
+    for path in RUN_ON:
+        begins = "TICKSTOCK_" if path == ("ingest",) else f"TICKSTOCK_{path[0].upper()}_"
+        for name, option in own_options(path).items():
+            if (*path, name) not in WITHOUT_VARIABLE:
+                assert option.envvar == begins + name[2:].upper().replace("-", "_"), (path, name)
+    for command_name, name in WITHOUT_VARIABLE:
+        assert own_options((command_name,))[name].envvar is None
+
+
+def test_who_runs_until_ctrl_c_is_known_here() -> None:
+    said = {path for path in LEAVES if "until Ctrl-C" in str([ALL[path].help, *own_helps(path)])}
+    assert said <= RUN_ON
+
+
+def own_helps(path: tuple[str, ...]) -> list[str | None]:
+    return [option.help for option in own_options(path).values()]
+
+
+def test_an_option_means_the_same_wherever_it_is() -> None:
+    kinds: dict[str, dict[tuple[object, ...], tuple[str, ...]]] = {}
+    for path in LEAVES:
+        for option in ALL[path].params:
+            if isinstance(option, click.Option):
+                assert option.show_envvar == bool(option.envvar), (path, option.opts)
+                assert option.multiple == ("ay be given again." in (option.help or "")), option.opts
+                assert [name for name in option.opts if name.startswith("--")] == option.opts
+                if (*path, option.opts[0]) not in OTHER_MEANING:
+                    kind = type(option.type), option.metavar, option.multiple, option.is_flag
+                    kinds.setdefault(option.opts[0], {})[kind] = path
+    assert not [name for name, found in kinds.items() if len(found) > 1], kinds
+
+
+def test_programs_may_read_what_is_told() -> None:
+    assert {path for path in LEAVES if "--json" not in own_options(path)} == set(NOT_FOR_PROGRAMS)
+
+
+@on_one_engine
+def test_what_programs_read(empty_url: str, tmp_path: Path) -> None:
+    """Each command with --json: nothing but JSON on standard output, an object a line."""
+    read = Reader(empty_url)
+
+    migrated = read("db", "migrate")
+    assert migrated["engine"] == "postgres"
+    assert migrated["applied"][0] == "001-tables.sql"
+    assert read("db", "migrate") == {"engine": "postgres", "applied": []}
+
+    bars = [bar for minute in market(2, 120).minutes() for bar in minute.bars]
+    file = tmp_path / "2025-11-24.csv"
+    file.write_bytes(flat_file(bars))
+    new = {
+        "received": len(bars),
+        "inserted": len(bars),
+        "replaced": 0,
+        "unchanged": 0,
+        "refused": 0,
+    }
+    known = new | {"inserted": 0, "unchanged": len(bars)}
+    assert read("load", str(file)) == {"file": str(file)} | new
+    day = str(bars[0].ts.astimezone(NEW_YORK).date())
+    assert read("backfill", "--file", str(file)) == {"file": str(file), "day": day} | known
+    with connect(empty_url, program="test") as conn:
+        marks = fetch_value(conn, "select count(*) from tickstock.dirty")
+    assert read("refresh") == {"still_live_half_hours": marks}
+
+    scanned = read("scan", "--from", day)
+    assert scanned["symbols"] == 2
+    with connect(empty_url, program="test") as conn:
+        assert scanned["events"] == fetch_value(conn, "select count(*) from events")
+        role = conn.info.user
+    assert scanned.keys() == {"symbols", "candles", "events", "retracted"}
+    assert read("explain", "1")["event"]["id"] == 1
+    told = read("db", "grant", "reader", f"{role}_reader", "--dry-run")
+    assert told["applied"] is False
+    assert {"says", "sql"} == told["steps"][0].keys()
+    assert read("patterns", "show", "NR7")["default"]["parameters"] == {"days": 7.0}
+    three_up = tmp_path / "three_up.py"
+    three_up.write_text(THREE_UP)
+    tried = read("patterns", "test", str(three_up), "--symbol", bars[0].symbol)
+    assert tried["pattern"] == "Up"
+    assert tried["found"] == tried["long"] <= tried["candles"]
+
+    with Simulator(market(1, 1), keys=[KEY]) as simulator:
+        asked = read("backfill", "--feed-url", simulator.url, "--rest-url", simulator.rest_url)
+    assert asked == {"gaps": 0, "still_owed": 0} | dict.fromkeys(new, 0)
+
+
+def test_what_programs_read_of_the_simulator() -> None:
+    with running("simulate", "--port", "0", "--symbols", "2", "--json") as simulate:
+        eventually(lambda: simulate.output, "the addresses are told")
+        told = json.loads(simulate.output[0])
+        with Client(told["url"]) as client:
+            client.login(told["key"])
+        assert simulate.stop() == 0
+    assert told["rest_url"].startswith("http://127.0.0.1:")
+    assert json.loads(simulate.output[1]) == {"ended": False, "bars_sent": 0, "faults": {}}
+
+
+class Reader:
+    """Runs commands with --json on a database, and reads what they say."""
+
+    def __init__(self, url: str) -> None:
+        self._settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+
+    def __call__(self, *arguments: str) -> dict[str, Any]:
+        done = run(*arguments, "--json", **self._settings)
+        assert done.returncode == 0, done.stderr
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(told) == 1
+        assert isinstance(told[0], dict)
+        return told[0]
 
 
 def test_version() -> None:

@@ -51,13 +51,10 @@ def test_commands_options_and_values(shell: str, tmp_path: Path) -> None:
         return
     assert set(completed(shell, "db", "")) == {"migrate", "status", "grant", "shell"}
     assert "--database-url" in completed(shell, "status", "--data")
-    assert completed(shell, "--sett") == ["--settings"]
     assert completed(shell, "chart", "AAPL", "") == list(TIMEFRAMES)
-    assert completed(shell, "scan", "--timeframe", "w") == ["weekly"]
     every = [each.name for each in discover()]
     assert completed(shell, "listen", "--pattern", "") == every
     assert completed(shell, "chart", "AAPL", "5min", "--pattern", "NR") == ["NR7"]
-    assert completed(shell, "ingest", "--channel", "") == ["AM", "A", "T"]
     # The operator's own, and a file among them that is broken: nothing is said about it here.
     (tmp_path / "mine.sql").write_text(
         "-- Mine: nothing.\n-- candles: 1\nselect symbol, judged, 'long' as direction,"
