@@ -2,11 +2,14 @@
 
 import json
 import os
+import pty
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import tickstock
 from tickstock.cli import COMMANDS, main, options, walk
 from tickstock.db.connection import connect, fetch_value, parse
+from tickstock.db.writer import write_bars
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import client
 from tickstock.simulator import RandomMarket, Simulator
@@ -282,6 +286,49 @@ class Reader:
         assert len(told) == 1
         assert isinstance(told[0], dict)
         return told[0]
+
+
+@on_one_engine
+def test_a_refresh_shows_at_a_terminal_how_far_it_is(url: str) -> None:
+    """Held up by another refresher, which is half done, then done."""
+    bars = [bar for minute in market(20, 60).minutes() for bar in minute.bars]
+    ours, its = pty.openpty()
+    with connect(url, program="test") as conn, os.fdopen(ours, "rb", buffering=0) as terminal:
+        write_bars(conn, bars, source="feed")
+        conn.execute("select pg_advisory_lock(hashtext('tickstock.refresh'))")
+        marks = fetch_value(conn, "select count(*) from tickstock.dirty")
+        refresh = subprocess.Popen(
+            command("refresh"),
+            env=environment(TICKSTOCK_DATABASE_URL=url),
+            stdout=subprocess.DEVNULL,
+            stderr=its,
+        )
+        os.close(its)
+        shown = ""
+
+        def await_share(share: int) -> None:
+            nonlocal shown
+            deadline = time.monotonic() + DEADLINE
+            while f"{share}%" not in shown:
+                assert time.monotonic() < deadline, shown
+                if select.select([terminal], [], [], 1)[0]:
+                    shown += terminal.read(4096).decode()
+
+        try:
+            await_share(0)
+            conn.execute(
+                "delete from tickstock.dirty where id in"
+                " (select id from tickstock.dirty order by id limit %s)",
+                (marks // 2,),
+            )
+            await_share(100 * (marks // 2) // marks)
+            conn.execute("select pg_advisory_unlock(hashtext('tickstock.refresh'))")
+            await_share(100)
+            assert refresh.wait(DEADLINE) == 0
+        finally:
+            refresh.kill()
+            refresh.wait()
+    assert "refresh  [" in shown
 
 
 def test_version() -> None:
