@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from psycopg import Connection, sql
@@ -59,10 +60,23 @@ def test_all_is_well(simulator: Simulator, url: str) -> None:
     levels = {name: finding["level"] for name, finding in told.items()}
     del levels["disk space"]  # the machine's
     assert levels == dict.fromkeys(levels, "ok") | {"ingest": "warn"}
-    assert len(levels) == 13
+    assert len(levels) == 14
     assert told["clock"]["found"].startswith("not compared: ")
     assert [line.split(":")[0].split(maxsplit=1)[1] for line in text.stdout.splitlines()] == [*told]
     assert "warn  ingest: none runs; no bar yet; start `tickstock ingest`\n" in text.stdout
+
+
+def test_a_settings_file_is_looked_at_whole(simulator: Simulator, url: str, tmp_path: Path) -> None:
+    """Also the tables of commands that nobody runs now."""
+    file = tmp_path / "settings.toml"
+    file.write_text("[ingest]\nsymbols = 'AAPL'\n[db.status]\njsn = true")
+    told = ask(simulator, url, 1, TICKSTOCK_SETTINGS=str(file))
+    assert told["settings file"]["level"] == "FAIL"
+    said = f"settings file {file}: jsn in [db.status] is no setting: did you mean json?"
+    assert told["settings file"]["found"] == said
+    file.write_text("[ingest]\nsymbols = 'AAPL'\n[db.status]\njson = true")
+    found = {"check": "settings file", "level": "ok", "found": str(file), "remedy": ""}
+    assert ask(simulator, url, 0, TICKSTOCK_SETTINGS=str(file))["settings file"] == found
 
 
 @pytest.mark.parametrize("key", ["wr0ng-k3y", "wr0ng k3y", "wröngk3y", ""])

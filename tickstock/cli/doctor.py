@@ -2,12 +2,15 @@
 
 import logging
 import sys
+from itertools import chain
 
 import click
 import orjson
 
 from tickstock import doctor as checks
 from tickstock.cli import options
+from tickstock.cli.settings import check_all, file_of
+from tickstock.errors import SettingsError
 from tickstock.feed import rest
 
 
@@ -45,7 +48,7 @@ def doctor(
     )
     failed = False
     findings = []
-    for finding in checks.Doctor(settings).findings():
+    for finding in chain([_settings_file()], checks.Doctor(settings).findings()):
         failed |= finding.level is checks.Level.FAIL
         findings.append(finding._asdict())
         if not as_json:
@@ -53,6 +56,18 @@ def doctor(
     if as_json:
         click.echo(orjson.dumps({"ok": not failed, "checks": findings}))
     sys.exit(1 if failed else 0)
+
+
+def _settings_file() -> checks.Finding:
+    root = click.get_current_context().find_root()
+    assert isinstance(root.command, click.Group)
+    file = file_of(root.params["settings"])
+    try:
+        if file:
+            check_all(root.command, file)
+    except SettingsError as error:
+        return checks.Finding("settings file", checks.Level.FAIL, error.message)
+    return checks.Finding("settings file", checks.Level.OK, str(file) if file else "none")
 
 
 def _tell(finding: checks.Finding) -> None:

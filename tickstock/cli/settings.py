@@ -48,8 +48,20 @@ def default_map(program: click.Group, command: str, given: Path | None) -> dict[
     without an option are put into the environment. Raises SettingsError, which names file, key and
     remedy.
     """
-    file = given or _usual_file()
+    file = file_of(given)
     return _Reader(program, file).default_map(command) if file else {}
+
+
+def check_all(program: click.Group, file: Path) -> None:
+    """Look at the tables of all commands, not of one only. Raises SettingsError."""
+    reader = _Reader(program, file)
+    for command in program.list_commands(click.Context(program)):
+        reader.default_map(command)
+
+
+def file_of(given: Path | None) -> Path | None:
+    """The file that is read: the one given, else the usual one if it is there."""
+    return given or _usual_file()
 
 
 def keys_of(option: click.Option) -> list[str]:
