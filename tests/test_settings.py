@@ -222,6 +222,7 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
         ("[ingest]\nchannel = ['X']", "channel in [ingest]: 'X' is not one of"),
         ("[ingest]\nTICKSTOCK_SYMBOLS = 'A'\nsymbols = 'A'", "symbols in [ingest] is set as TICKSTOCK"),
         ("[db]\njson = true", "json in [db]: settings belong into one of [db.migrate], "),
+        ("[simulate]\nstart = 2025-11-24T10:00:00Z", "start in [simulate] has to be a day or a time"),
         ("engine = 5", 'engine has to be text, such as engine = "…"'),
         ("x =", "is not TOML: "),
         ("x = '\udcff'", "is not TOML: "),
@@ -230,7 +231,8 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
 def test_what_is_wrong_is_one_line(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(text, errors="surrogateescape")
-    words = ("ingest",) if "[ingest]" in text else ("db", "status")
+    table = re.match(r"\[(ingest|simulate)\]", text)
+    words = (table[1],) if table else ("db", "status")
     done = run("--settings", str(file), *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"Error: settings file {file}: {said}"), done.stderr
@@ -334,6 +336,34 @@ def test_variables_without_an_option(
     monkeypatch.setenv(variable, "elsewhere")
     understood(case, file)
     assert os.environ[variable] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "argument", "level"),
+    [
+        ("quiet", None, None, logging.WARNING),
+        ("verbose", None, "--quiet", logging.WARNING),
+        ("quiet", None, "--verbose", logging.DEBUG),
+        ("quiet", "TICKSTOCK_VERBOSE", None, logging.DEBUG),
+        ("verbose", "TICKSTOCK_QUIET", None, logging.WARNING),
+        (None, "TICKSTOCK_QUIET", "--verbose", logging.DEBUG),
+        (None, "TICKSTOCK_VERBOSE", "--quiet", logging.WARNING),
+        (None, None, None, logging.INFO),
+    ],
+)
+def test_quiet_and_verbose_are_one_setting(
+    file: str | None,
+    variable: str | None,
+    argument: str | None,
+    level: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    text = f"{file} = true" if file else ""
+    understood(CASES[0], written(tmp_path, text), *([argument] if argument else []))
+    assert logging.getLogger().level == level
 
 
 def test_paths_are_meant_from_the_file_s_folder(

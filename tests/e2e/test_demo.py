@@ -1,6 +1,7 @@
 """The demo, as a newcomer sees it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from psycopg import Connection
@@ -13,8 +14,19 @@ from .program import run
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
 
-def test_the_demo_shows_the_pipeline_and_ends_well(url: str, conn: Connection[TupleRow]) -> None:
-    done = run("demo", "--seconds", "5", "--symbols", "10", TICKSTOCK_DATABASE_URL=url)
+def test_the_demo_shows_the_pipeline_and_ends_well(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    """Whatever the operator has set for the real thing."""
+    others = tmp_path / "settings.toml"
+    others.write_text("[ingest]\nstore-ticks = true\n[listen]\npattern = ['None']")
+    done = run(
+        *("demo", "--seconds", "5", "--symbols", "10"),
+        TICKSTOCK_DATABASE_URL=url,
+        TICKSTOCK_SETTINGS=str(others),
+        TICKSTOCK_SYMBOLS_FILE=str(others),
+        TICKSTOCK_LISTEN_CONSUMER="mine",
+    )
     assert done.returncode == 0, done.stderr
     stored = fetch_value(conn, "select count(*) from ohlcv_1min")
     assert f"every bar sent is stored: {stored:,} of {stored:,}" in done.stdout
