@@ -18,12 +18,14 @@ def test_the_demo_shows_the_pipeline_and_ends_well(
     url: str, conn: Connection[TupleRow], tmp_path: Path
 ) -> None:
     """Whatever the operator has set for the real thing."""
-    others = tmp_path / "settings.toml"
+    others = tmp_path / "tickstock/settings.toml"
+    others.parent.mkdir()
     others.write_text("[ingest]\nstore-ticks = true\n[listen]\npattern = ['None']")
     done = run(
         *("demo", "--seconds", "5", "--symbols", "10"),
         TICKSTOCK_DATABASE_URL=url,
-        TICKSTOCK_SETTINGS=str(others),
+        TICKSTOCK_SETTINGS="",
+        XDG_CONFIG_HOME=str(tmp_path),
         TICKSTOCK_SYMBOLS_FILE=str(others),
         TICKSTOCK_LISTEN_CONSUMER="mine",
     )
