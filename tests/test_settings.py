@@ -314,6 +314,11 @@ def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
         assert port_of() == ports[0]
         xdg = {"XDG_CONFIG_HOME": str(in_xdg)}
         assert port_of(**xdg) == ports[1]
+        unusable = {
+            "XDG_CONFIG_HOME": f"/{'x' * 300}",
+            "TICKSTOCK_DATABASE_URL": url.format(ports[3]),
+        }
+        assert port_of(**unusable) == ports[3]
         file = str(named / "tickstock/settings.toml")
         assert port_of(**xdg, TICKSTOCK_SETTINGS=file) == ports[2]
         assert port_of("--settings", file, **xdg) == ports[2]
@@ -374,6 +379,7 @@ def test_paths_are_meant_from_the_file_s_folder(
     for text, expected in (
         ("mine", tmp_path / "mine"),
         ("~/mine", Path("/home/of/mine/mine")),
+        ("~nobody-at-all/mine", tmp_path / "~nobody-at-all/mine"),
         ("/mine", Path("/mine")),
     ):
         assert understood(case, written(tmp_path, f"patterns = '{text}'")) == expected

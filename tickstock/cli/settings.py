@@ -74,7 +74,8 @@ def keys_of(option: click.Option) -> list[str]:
 def _usual_file() -> Path | None:
     folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
     file = Path(folder) / "tickstock/settings.toml"
-    return file if file.exists() else None
+    # Not Path.exists(), which fails where this user may not look.
+    return file if os.path.exists(file) else None  # noqa: PTH110
 
 
 class _Reader:
@@ -159,7 +160,7 @@ class _Reader:
     def _plain(self, value: Any, *, is_path: bool) -> Any:
         """As one would write it on the command line; a path is meant from the file's folder."""
         if is_path:
-            return str(self._file.absolute().parent / Path(value).expanduser())
+            return os.path.join(self._file.absolute().parent, os.path.expanduser(value))  # noqa: PTH111, PTH118
         if isinstance(value, datetime):
             return value.strftime("%Y-%m-%dT%H:%M")
         return value.isoformat() if isinstance(value, date) else value
