@@ -223,6 +223,8 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
         ("[ingest]\nTICKSTOCK_SYMBOLS = 'A'\nsymbols = 'A'", "symbols in [ingest] is set as TICKSTOCK"),
         ("[db]\njson = true", "json in [db]: settings belong into one of [db.migrate], "),
         ("[simulate]\nstart = 2025-11-24T10:00:00Z", "start in [simulate] has to be a day or a time"),
+        ("ingest = 5", "ingest is a command: its settings stand in a table, [ingest]"),
+        ('data-dir = "\\u0000"', "data-dir has to be text, such as"),
         ("engine = 5", 'engine has to be text, such as engine = "…"'),
         ("x =", "is not TOML: "),
         ("x = '\udcff'", "is not TOML: "),
@@ -369,6 +371,12 @@ def test_quiet_and_verbose_are_one_setting(
     text = f"{file} = true" if file else ""
     understood(CASES[0], written(tmp_path, text), *([argument] if argument else []))
     assert logging.getLogger().level == level
+
+
+def test_an_empty_list_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    (case,) = (each for each in CASES if each.option.opts == ["--channel"])
+    assert understood(case, written(tmp_path, "[ingest]\nchannel = []")) == ("AM",)
+    assert understood(case, written(tmp_path, "[ingest]\nchannel = 'T'")) == ("T",)
 
 
 def test_paths_are_meant_from_the_file_s_folder(

@@ -135,7 +135,8 @@ class _Reader:
                 self._set_variable(key, variable, value)
             else:
                 raise self._unknown(key, where, known)
-        return {name: value for name, (_, value) in found.items()}
+        # An empty list is as if it were not there.
+        return {name: value for name, (_, value) in found.items() if value != []}
 
     def _value(
         self, command: click.Command, option: click.Option, key: str, value: Any, where: str
@@ -166,8 +167,8 @@ class _Reader:
         return value.isoformat() if isinstance(value, date) else value
 
     def _set_variable(self, key: str, variable: str, value: Any) -> None:
-        if not isinstance(value, str):
-            raise self._error(f'{key} has to be text, such as {key} = "…"')
+        if not _is(value, TEXT):
+            raise self._error(f"{key} has to be {TEXT.words}, such as {key} = {TEXT.example}")
         folder = variable in {VARIABLES[each] for each in FOLDERS}
         if not os.environ.get(variable):
             os.environ[variable] = self._plain(value, is_path=folder)
@@ -192,6 +193,8 @@ class _Reader:
     def _unknown(self, key: str, where: str, known: Iterable[str]) -> SettingsError:
         place = _place(key, where)
         if not where:
+            if key in self._program.list_commands(click.Context(self._program)):
+                return self._error(f"{key} is a command: its settings stand in a table, [{key}]")
             homes = [
                 ".".join(path)
                 for path, command in walk(self._program)
@@ -229,7 +232,7 @@ def _kind(type_: click.ParamType[Any]) -> _Kind:
 
 
 def _is(value: Any, kind: _Kind) -> bool:
-    if isinstance(value, bool) != (kind is FLAG):
+    if isinstance(value, bool) != (kind is FLAG) or (isinstance(value, str) and "\0" in value):
         return False
     # Times are New York's, or UTC, as each option says: one with a zone of its own would mislead.
     zoned = isinstance(value, datetime) and value.tzinfo is not None
