@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str]) -> Invocation:
             raise click.UsageError(f"no command: tickstock {' '.join(arguments)}")
         words.append(rest.pop(0))
         command = found
-    context = click.Context(command, **command.context_settings)
+    context = click.Context(command, **{**main.context_settings, **command.context_settings})
     given, left, order = command.make_parser(context).parse_args(rest)
     if left:
         raise click.UsageError(f"too many arguments: tickstock {' '.join(arguments)}")

@@ -133,7 +133,7 @@ def _table(command: click.Command, of: list[click.Option]) -> Iterator[str]:
 
 
 def _context(command: click.Command) -> click.Context:
-    return click.Context(command, info_name=command.name)
+    return click.Context(command, info_name=command.name, **main.context_settings)
 
 
 if __name__ == "__main__":
