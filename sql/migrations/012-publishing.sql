@@ -14,6 +14,15 @@ comment on column tickstock.publishing.since is 'The last events.change before t
 comment on column tickstock.publishing.up_to is 'The last events.change that Redis has got.';
 comment on column tickstock.publishing.at is 'When it got it, by the database''s clock.';
 
+-- A view of a development version counts by the column that goes; the objects define it anew.
+do $$
+begin
+  if to_regclass('tickstock.freshness') is not null then
+    execute 'create or replace view tickstock.freshness as '
+      || replace(pg_get_viewdef('tickstock.freshness'::regclass), 'events.published_at IS NULL', 'false');
+  end if;
+end $$;
+
 drop index events_unpublished_idx;
 alter table events drop column published_at;
 
