@@ -5,7 +5,9 @@ for some minutes, on top of that day, so that patterns have full windows.
 """
 
 import os
+import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +31,7 @@ from tickstock.db.connection import connect, fetch_value
 from tickstock.simulator import ticker_symbols
 
 OPENING = LIVE_SINCE.replace(hour=14, minute=30)
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds after which something that must happen has not happened."""
 PORT = 18_765
 SPEEDS = {100: 60, 1_000: 30, 10_000: 6}
@@ -122,6 +124,7 @@ def live(conn: Conn, url: str, folder: Path, number: int, minutes: int) -> Figur
 
         market = ("--symbols", str(number), "--speed", str(speed), "--port", str(PORT))
         start("simulate", *market, "--start", f"{OPENING:%Y-%m-%dT%H:%M}")
+        until(listens, "the simulator listens")  # else ingest ends: no feed at its start
         scan = start("scan")
         ingest = start("ingest", "--symbols", "*", "--feed-url", f"ws://127.0.0.1:{PORT}/stocks")
         wait(conn, "select latest_minute() >= %s and (" + SCANNED + ")", OPENING)
@@ -144,11 +147,21 @@ def live(conn: Conn, url: str, folder: Path, number: int, minutes: int) -> Figur
 
 
 def wait(conn: Conn, query: str, *params: object) -> None:
+    """Until the answer is true."""
+    until(lambda: conn.execute(query.encode(), params).fetchone() == (True,), query)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while conn.execute(query.encode(), params).fetchone() != (True,):
+    while not condition():
         if time.monotonic() > deadline:
-            raise LateError(f"not within {PATIENCE:.0f} s: {query}")
+            raise LateError(f"not within {PATIENCE:.0f} s: {what}")
         time.sleep(0.25)
+
+
+def listens() -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", PORT)) == 0
 
 
 def at(conn: Conn) -> tuple[Any, float, float]:

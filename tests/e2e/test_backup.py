@@ -204,6 +204,18 @@ def rows_of(conn: Connection[TupleRow]) -> dict[str, list[str]]:
     }
 
 
+def test_these_are_the_commands_of_the_docs() -> None:
+    text = OPERATIONS.read_text()
+    for command in (
+        "pg_dump --format=custom",
+        "pg_restore --exit-on-error",
+        "vacuumdb --analyze-only",
+    ):
+        assert f"\n{command} " in text
+    for statement in (*BEFORE, *AFTER):
+        assert f"--command='{statement}'" in text
+
+
 def test_a_restored_dump_is_the_same_and_goes_on(engine: Engine, market: Market) -> None:
     dump = client("pg_dump", market.source, engine, "--format=custom")
     restore(dump, market.target, engine)
