@@ -18,7 +18,7 @@ from tests.contract.test_upgrade import FILL
 from tickstock.db.connection import connect, fetch_value
 from tickstock.embedded.paths import make_folder
 from tickstock.embedded.processes import server_account
-from tickstock.embedded.server import EmbeddedServer, client_command, dsn_for
+from tickstock.embedded.server import EmbeddedServer, dsn_for
 
 from .program import eventually, run
 from .test_backup import client
@@ -28,7 +28,8 @@ pytestmark = pytest.mark.parametrize("engine", ["postgres", "community"], indire
 VIEWS = """
 select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'v') and n.nspname in ('public', 'tickstock')
-  and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+  and not exists (select from pg_depend d
+                  where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 """
 
 
@@ -48,9 +49,8 @@ def standby(engine: Engine, url: str) -> Iterator[str]:
         "--write-recovery-conf", "--checkpoint=fast", "--no-sync",
     )  # fmt: skip
     if account:
-        for folder, _, files in os.walk(cluster.data):
-            for name in (".", *files):
-                os.chown(os.path.join(folder, name), account.uid, account.gid)
+        for each in (cluster.data, *cluster.data.rglob("*")):
+            os.chown(each, account.uid, account.gid)
     process = cluster.start()
     try:
         there = dsn_for(server.dsn(), str(conninfo_to_dict(url)["dbname"]))
@@ -72,7 +72,7 @@ def answers(url: str) -> bool:
 
 def await_replay(primary: Connection[TupleRow], there: Connection[TupleRow]) -> None:
     """Wait until the standby knows what the primary knows."""
-    now = fetch_value(primary, "select pg_current_wal_flush_lsn()::text")
+    now = fetch_value(primary, "select pg_current_wal_insert_lsn()::text")
     eventually(
         lambda: fetch_value(there, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", now),
         "the standby follows",
@@ -92,12 +92,18 @@ CALLS = (
     "latest_prices()",
     "active_symbols('2025-11-24')",
 )
-COMMANDS = (
+READERS = (
     ("status", "--symbols", "*"),
     ("db", "status"),
     ("gaps",),
-    ("chart", "A", "5min", "--no-color"),
-    ("explain", "1"),
+    ("chart", "A", "5min"),
+)
+WRITERS = (
+    ("db", "migrate"),
+    ("refresh",),
+    ("load", "-"),
+    ("scan",),
+    ("listen",),
 )
 CORRECT = "update ohlcv_1min set high = high + 7 where symbol = 'A' and ts > '2025-11-20'"
 
@@ -117,23 +123,16 @@ def test_analysts_read_there_and_it_takes_over(engine: Engine, url: str) -> None
                 there.execute(f"select * from {relation} limit 3".encode())
             for call in CALLS:
                 assert there.execute(f"select * from {call}".encode()).fetchall(), call
-            for command in COMMANDS:
+            for command in READERS:
                 done = run(*command, TICKSTOCK_DATABASE_URL=standby_url)
-                print(command, done.returncode, done.stderr[-500:])
-            for command in (
-                ("refresh",),
-                ("db", "migrate"),
-                ("load", "x.csv"),
-                ("listen",),
-                ("scan",),
-                ("ingest", "--symbols", "A", "--api-key", "k", "--feed-url", "ws://127.0.0.1:1/x"),
-            ):
+                assert done.returncode == 0, done
+            for command in WRITERS:
                 done = run(*command, TICKSTOCK_DATABASE_URL=standby_url)
-                print(command, done.returncode, done.stderr[-500:])
+                assert done.returncode == 3, done
+                assert re.search("read-only|recovery", done.stderr.splitlines()[-1]), done
             there.execute("select pg_promote()")
             assert fetch_value(there, "select pg_is_in_recovery()") is False
             there.execute(CORRECT)
-            assert differences(read_snapshot(there)) == []
-            there.execute("call ohlcv_refresh()")
-            assert differences(read_snapshot(there)) == []
-            assert 0
+            for _ in range(2):
+                assert differences(read_snapshot(there)) == []
+                there.execute("call ohlcv_refresh()")
