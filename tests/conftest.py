@@ -43,13 +43,16 @@ def _setting(engine: str) -> str | None:
     return os.environ.get(f"TICKSTOCK_TEST_{engine.upper()}_URL")
 
 
-def _installation(engine: str) -> Installation | None:
+def installation_of(engine: str) -> Installation | None:
+    """What the server of this engine runs from; None if a setting names the server."""
+    if _setting(engine):
+        return None
     return next((i for i in find_installations() if i.engine == engine), None)
 
 
 def pytest_report_header() -> list[str]:
     def provided(engine: str) -> str:
-        found = "by setting" if _setting(engine) else _installation(engine)
+        found = "by setting" if _setting(engine) else installation_of(engine)
         return f"engine {engine}: {found or f'MISSING, {HOW_TO_GET[engine]}'}"
 
     return [provided(engine) for engine in ENGINES]
@@ -147,7 +150,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with ExitStack() as stack:
         dsn = _setting(name)
         if dsn is None:
-            installation = _installation(name)
+            installation = installation_of(name)
             if installation is None:
                 pytest.skip(f"no server of engine {name}: {HOW_TO_GET[name]}")
             server = EmbeddedServer(installation, SERVER_NAME, durable=False)

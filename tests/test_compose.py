@@ -28,9 +28,17 @@ LIBPQ = {
     option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar
 } - {""}
 
-PASSWORDS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "GRAFANA_PASSWORD", "GRAFANA_DB_PASSWORD"}
-# Done once, at every start.
-STEPS = {"migrate", "grant"}
+PASSWORDS = {
+    "POSTGRES_PASSWORD", "WRITER_DB_PASSWORD", "REDIS_PASSWORD", "GRAFANA_PASSWORD", "GRAFANA_DB_PASSWORD",
+}  # fmt: skip
+# Done once, at every start, by the owner.
+STEPS = {"migrate", "grant", "grant-writer"}
+
+# Name and password that the step makes.
+WRITER = (
+    SERVICES["grant-writer"]["command"][-1],
+    SERVICES["grant-writer"]["environment"]["TICKSTOCK_ROLE_PASSWORD"],
+)
 
 ours = pytest.mark.parametrize("name", OURS)
 every = pytest.mark.parametrize("name", SERVICES)
@@ -138,9 +146,13 @@ def test_who_speaks_to_the_database_is_told_where_it_is() -> None:
                 service["environment"]["TICKSTOCK_DATABASE_URL"]
             )
             database = SERVICES[str(url["host"])]["environment"]
-            assert url["user"] == database["POSTGRES_USER"], name
             assert url["dbname"] == database["POSTGRES_DB"], name
-            assert service["environment"]["PGPASSWORD"] == database["POSTGRES_PASSWORD"], name
+            login = (url["user"], service["environment"]["PGPASSWORD"])
+            if name in STEPS:
+                assert login == (database["POSTGRES_USER"], database["POSTGRES_PASSWORD"]), name
+            else:
+                assert login == WRITER, name
+                assert "grant-writer" in service["depends_on"], name
 
 
 def passwords_of(service: Mapping[str, Any]) -> Iterator[str]:

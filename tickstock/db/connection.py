@@ -17,6 +17,8 @@ from tickstock.errors import DatabaseUnavailableError, SchemaMissingError, Ticks
 
 CONNECT_TIMEOUT = 10
 """Seconds, unless the connection string says otherwise."""
+SETTINGS = "select set_config('timezone', 'UTC', false), set_config('jit', 'off', false)"
+"""By a statement: poolers such as pgbouncer refuse what comes as startup options."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -32,16 +34,17 @@ def connect(url: str, *, program: str, autocommit: bool = True) -> Connection[Tu
     Raises DatabaseUnavailableError, which names the place (never the password) and the remedy.
     """
     given = parse(url)
-    options = given.get("options") or os.environ.get("PGOPTIONS") or ""
     safety = tls(given)
     try:
-        return psycopg.connect(
+        conn = psycopg.connect(
             make_conninfo(url, **safety),
-            autocommit=autocommit,
+            autocommit=True,
             application_name=f"tickstock {program}",
             connect_timeout=int(given.get("connect_timeout") or CONNECT_TIMEOUT),
-            options=f"{options} -c timezone=UTC -c jit=off".strip(),
         )
+        conn.execute(SETTINGS)
+        conn.autocommit = autocommit
+        return conn
     except psycopg.OperationalError as error:
         if safety and re.search("SSL|certificate", str(error)):
             raise DatabaseUnavailableError(

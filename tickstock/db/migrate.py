@@ -88,7 +88,8 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
         _record(conn, "objects", sha256, engine)
         applied.append("objects")
     else:
-        # As the objects do at their end: the group roles may be newer than the schema.
+        # As the objects do: a restored dump brings no settings, and the group roles may be newer.
+        conn.execute("select tickstock.apply_settings()")
         conn.execute("select tickstock.apply_rights()")
     return Migrated(engine, applied)
 

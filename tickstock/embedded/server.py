@@ -228,14 +228,22 @@ def _keeper_environment() -> dict[str, str]:
 def psql_command(installation: Installation, dsn: str) -> list[str]:
     """The command line of an interactive psql: this machine's, else the installation's own."""
     found = shutil.which("psql")
-    if found:
-        return [found, dsn]
+    return [found, dsn] if found else client_command(installation, "psql", dsn)
+
+
+def client_command(installation: Installation, program: str, dsn: str) -> list[str]:
+    """A command line of the installation's own psql, pg_dump, …; options may follow."""
+    path = str(installation.bindir / program)
     if installation.root is None:
         libraries = libraries_of(installation.bindir)
         setting = [f"LD_LIBRARY_PATH={libraries}"] if libraries else []
-        return ["/usr/bin/env", *setting, str(installation.bindir / "psql"), dsn]
+        return ["/usr/bin/env", *setting, path, f"--dbname={dsn}"]
     host = Path(str(conninfo_to_dict(dsn)["host"])).resolve()
     inside = Path("/") / host.relative_to(installation.root.resolve())
     chroot = shutil.which("chroot") or "/usr/sbin/chroot"
-    program = str(installation.bindir / "psql")
-    return [chroot, str(installation.root), program, make_conninfo(dsn, host=str(inside))]
+    return [
+        chroot,
+        str(installation.root),
+        path,
+        f"--dbname={make_conninfo(dsn, host=str(inside))}",
+    ]
