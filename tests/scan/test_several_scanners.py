@@ -16,6 +16,7 @@ from tests.scan.oracle import candles_of
 from tests.scan.support import WAITING, bar, drain, firing, new_york, terminate, write
 from tickstock.bars import Bar
 from tickstock.db.connection import connect, fetch_value
+from tickstock.errors import DatabaseUnavailableError
 from tickstock.patterns import Pattern
 from tickstock.scan.judge import Judged
 from tickstock.scan.record import Recorded
@@ -109,7 +110,10 @@ class Scanning(threading.Thread):
                             return True
                     except MishapError:
                         self.mishaps += 1
-        except psycopg.OperationalError:
+        except (
+            psycopg.OperationalError,
+            DatabaseUnavailableError,
+        ):  # cut off at work, or as it came
             return False
 
     def _scan(self, conn: Connection[TupleRow], scanner: SeeingScanner) -> int:
