@@ -240,8 +240,12 @@ class Demo:
             f"[bold green]every bar sent is stored[/]: {len(simulator.sent):,} of {len(simulator.sent):,}"
         )
         program = os.path.relpath(sys.argv[0])
-        shell = " db shell --demo" if self._source.installation else " db shell"
-        say(f"look around:  [bold]{program}{shell}[/]   (psql; the data stays until the next demo)")
+        demo = " --demo" if self._source.installation else ""
+        say(
+            f"look around:  [bold]{program} db shell{demo}[/]   (psql; the data stays until the next demo)"
+        )
+        symbol = self._market.symbols[0]
+        say(f"and a chart:  [bold]{program} chart {symbol} 1min{demo}[/]")
 
 
 LATEST = {

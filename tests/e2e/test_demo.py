@@ -32,6 +32,7 @@ def test_the_demo_shows_the_pipeline_and_ends_well(
     assert done.returncode == 0, done.stderr
     stored = fetch_value(conn, "select count(*) from ohlcv_1min")
     assert f"every bar sent is stored: {stored:,} of {stored:,}" in done.stdout
+    assert "chart AAPL 1min" in done.stdout
     assert re.search(r"^  event \d{4}-\d\d-\d\d \d\d:\d\d  ", done.stdout, re.MULTILINE)
     assert re.search(r"^ *AAPL +5min +\d\d:\d\d ", done.stdout, re.MULTILINE)
     found = conn.execute("select pattern, count(*) from events group by 1 order by 2 desc, 1")
