@@ -17,7 +17,7 @@ from tests.scan.making import OPENING, event, record
 from tests.scan.support import on_one_engine
 from tickstock.chart import series as serieses
 from tickstock.chart.series import MOST, Series, read_series
-from tickstock.cli.chart import chart
+from tickstock.cli import main
 from tickstock.db.read import Ask
 from tickstock.errors import TickstockError
 
@@ -134,7 +134,7 @@ def test_ranges_are_new_yorks(
     market(conn)
     seen: list[Series] = []
     monkeypatch.setattr("tickstock.cli.chart._draw", seen.append)
-    done = CliRunner().invoke(chart, ["AAPL", "1min", *options, "--database-url", url])
+    done = CliRunner().invoke(main, ["chart", "AAPL", "1min", *options, "--database-url", url])
     assert done.exit_code == 0, done.output
     [made] = seen
     assert len(made.candles) == number
@@ -203,7 +203,9 @@ def test_without_the_extra_it_is_named(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     file = tmp_path / f"a.{ending}"
-    done = CliRunner().invoke(chart, ["AAPL", "5min", "--output", str(file), "--database-url", url])
+    done = CliRunner().invoke(
+        main, ["chart", "AAPL", "5min", "--output", str(file), "--database-url", url]
+    )
     assert done.exit_code == 1
     kind = ending.upper()
     assert (

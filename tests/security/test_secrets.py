@@ -76,7 +76,7 @@ def test_help_shows_no_secret_as_a_default(command: click.Command) -> None:
         for option in command.params
         if isinstance(option, click.Option) and option.envvar
     }
-    shown = CliRunner().invoke(command, ["--help"], env=secrets)
+    shown = CliRunner().invoke(command, ["--help"], env=secrets, **main.context_settings)
     assert shown.exit_code == 0
     assert PASSWORD not in shown.output
     assert main.name
