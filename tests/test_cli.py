@@ -356,6 +356,9 @@ def test_version() -> None:
         ),
         (("simulate", "--fault", "drop"), ": drop is not of the form drop=0.01"),
         (("simulate", "--symbols", "1000000"), ": 1000000 is not in the range"),
+        (("listen", "--exec-timeout", "nan"), ": nan is not a number of seconds"),
+        (("listen", "--exec-timeout", "inf"), ": inf is not in the range"),
+        (("refresh", "--every", "1e9"), ": 1000000000.0 is not in the range"),
     ],
     ids=str,
 )

@@ -87,8 +87,8 @@ def test_what_a_library_quotes_is_blotted_out(
     secret: str,
     log_format: str,
 ) -> None:
-    for secret in logs.passwords_in(address):
-        logs.hide(secret)
+    for password in logs.passwords_in(address):
+        logs.hide(password)
     logs.set_up(log_format)
     try:
         raise ValueError(f"what is {secret}?")

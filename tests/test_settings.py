@@ -227,6 +227,7 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
         ('data-dir = "\\u0000"', "data-dir has to be text, such as"),
         ("engine = 5", 'engine has to be text, such as engine = "…"'),
         ("x =", "is not TOML: "),
+        pytest.param(f"x = {'[' * 9999}", "is not TOML: ", id="many brackets"),
         ("x = '\udcff'", "is not TOML: "),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.patterns.windows import Candle, as_window, chosen, series
-from tickstock.patterns import Candles, Found, Parameters, PythonPattern, pattern
+from tickstock.patterns import Candles, Found, FoundAt, Parameters, PythonPattern, pattern
 from tickstock.patterns.definition import Function
 from tickstock.patterns.evaluate import Chosen, Failures, Hit, history, history_columns, live
 
@@ -48,6 +48,10 @@ def everywhere(
     )
 
 
+def at(windows: object) -> FoundAt:
+    return FoundAt(np.array(windows), 1, np.array(0.5), {})
+
+
 def test_hits_tell_what_was_found() -> None:
     details = {"a": np.array([1.23456789, np.nan, -1e-9]), "b": np.array(7.0)}
     found = everywhere((True, True, False), [-1, 0, 1], [1 / 3, 1, 9], details)
@@ -72,6 +76,12 @@ def test_hits_tell_what_was_found() -> None:
         (everywhere(details={1: 2.0}), "a detail is named 1"),
         (everywhere(details={"a\0": 2.0}), "a detail is named"),
         (everywhere(details={"a": "b"}), "convert"),
+        (at([True, False, True]), "at is bool (3,), not numbers of windows"),
+        (at([0.0, 1.0]), "at is float64 (2,), not numbers of windows"),
+        (at([[0]]), "at is int64 (1, 1), not numbers of windows"),
+        (at([-1]), "at does not ascend from 0 to at most 2"),
+        (at([0, 3]), "at does not ascend from 0 to at most 2"),
+        (at([1, 1]), "at does not ascend from 0 to at most 2"),
     ],
 )
 def test_nonsense_is_reported_and_stops_nothing_else(

@@ -77,7 +77,7 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     "--silence-limit",
     envvar="TICKSTOCK_SILENCE_LIMIT",
     show_envvar=True,
-    type=click.FloatRange(min=0.1),
+    type=options.Seconds(min=0.1),
     default=PATIENCE,
     show_default=True,
     metavar="SECONDS",

@@ -72,7 +72,7 @@ from tickstock.timeframes import TIMEFRAMES
     "patience",
     envvar="TICKSTOCK_LISTEN_EXEC_TIMEOUT",
     show_envvar=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Seconds(min=0.01),
     default=300.0,
     show_default=True,
     metavar="SECONDS",

@@ -1,6 +1,7 @@
 """Options that commands share, each with its environment twin."""
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -36,6 +37,21 @@ class Secret(click.Option):
         for secret in self.secrets_in(value or ""):
             logs.hide(secret)
         return value
+
+
+class Seconds(click.FloatRange):
+    """Seconds that a program can wait: up to a day, since no clock waits for ever or for nan."""
+
+    def __init__(self, min: float) -> None:  # noqa: A002 - as click calls it
+        super().__init__(min, max=86_400)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):  # within every range, as comparing goes
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 def as_json(text: str = "One JSON object.") -> Callable[[Command], Command]:

@@ -18,7 +18,7 @@ from tickstock.db.upkeep import refresh as refresh_candles
     envvar="TICKSTOCK_REFRESH_EVERY",
     show_envvar=True,
     metavar="SECONDS",
-    type=click.FloatRange(min=0.1),
+    type=options.Seconds(min=0.1),
     help="Go on until Ctrl-C, as often as that, and keep house (see storage_policy) every hour.",
 )
 @options.as_json()

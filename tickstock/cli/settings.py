@@ -182,7 +182,7 @@ class _Reader:
             raise self._error(
                 f"can't be read ({error.strerror}): correct --settings (TICKSTOCK_SETTINGS)"
             ) from None
-        except ValueError as error:  # not TOML, or not even UTF-8
+        except (ValueError, RecursionError) as error:  # not TOML, or not even UTF-8
             raise self._error(f"is not TOML: {error}") from None
         # As libpq has it for keys: root's own may be read by a group.
         others = stat.S_IRWXO | stat.S_IWGRP | (stat.S_IRGRP if mode.st_uid else 0)

@@ -115,7 +115,7 @@ class FoundAt(NamedTuple):
     """The same, told of the windows alone in which the pattern is. Arrays are (hits,)."""
 
     at: NDArray[np.intp]
-    """Which windows."""
+    """Which windows, in ascending order."""
     direction: NDArray[np.int8] | int
     strength: Floats
     details: Mapping[str, Floats]

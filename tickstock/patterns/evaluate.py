@@ -318,9 +318,11 @@ def _checked(
         at = picks = (where if wanted is None else where & wanted).nonzero()[0]
         told_of = windows
     else:
-        told_of = found.at.shape
-        picks = np.arange(len(found.at)) if wanted is None else wanted[found.at].nonzero()[0]
-        at = found.at[picks]
+        places = np.asarray(found.at)
+        _check_places(places, windows[0] if windows else 1)
+        told_of = places.shape
+        picks = np.arange(len(places)) if wanted is None else wanted[places].nonzero()[0]
+        at = places[picks]
 
     def told(values: object) -> Floats:
         numbers: Floats = _picked(values, told_of, picks).astype(np.float64)
@@ -334,6 +336,14 @@ def _checked(
         told(found.strength),
         {_name(each): told(values) for each, values in found.details.items()},
     )
+
+
+def _check_places(at: NDArray[np.intp], windows: int) -> None:
+    """ValueError for what would be read as other windows than were meant, or as none."""
+    if at.ndim != 1 or at.dtype.kind != "i":
+        raise ValueError(f"at is {at.dtype} {at.shape}, not numbers of windows")
+    if len(at) and (at[0] < 0 or at[-1] >= windows or (np.diff(at) <= 0).any()):
+        raise ValueError(f"at does not ascend from 0 to at most {windows - 1}")
 
 
 def _picked(values: object, shape: tuple[int, ...], picks: NDArray[np.intp]) -> NDArray[Any]:

@@ -18,8 +18,11 @@ Places = NDArray[np.intp]
 
 
 def window(p: Parameters, _timeframe: str) -> int:
-    """How many candles a shape may span: the parameter of that name."""
-    return p.whole("window")
+    """How many candles a shape may span: the parameter of that name. ValueError if no peak fits."""
+    candles, span = p.whole("window"), p.whole("span")
+    if candles <= 2 * span:
+        raise ValueError(f"parameter window is {candles}, it must be more than twice span ({span})")
+    return candles
 
 
 class Chart(NamedTuple):
@@ -105,8 +108,6 @@ def may_end_anywhere(
     high: Floats, close: Floats, length: int, span: int, min_height: float
 ) -> Places:
     """Which windows of a series may_end_here() would name, from what they share with their neighbours."""
-    if length <= 2 * span:
-        return np.empty(0, dtype=np.intp)
     windows = len(high) - length + 1
     edge = sliding_max(high, span)
     inner = sliding_max(high, length - 2 * span)[span : span + windows]

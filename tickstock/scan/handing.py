@@ -81,6 +81,9 @@ class Hand:
         except subprocess.TimeoutExpired:
             _end(running)
             return f"{self._words[0]} took longer than {self._patience:g} s, and was ended"
+        except BaseException:  # such as a second Ctrl-C, which its session does not get
+            _send(running, signal.SIGKILL)
+            raise
         if running.returncode < 0:
             return f"{self._words[0]} was killed by signal {-running.returncode}"
         return (
@@ -90,9 +93,16 @@ class Hand:
 
 def _end(running: subprocess.Popen[bytes]) -> None:
     """The program and what it has started, since it is never to run twice at once."""
-    os.killpg(running.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        running.wait(GRACE)
-    with suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)
+    _send(running, signal.SIGTERM)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(GRACE)
+    finally:
+        _send(running, signal.SIGKILL)
     running.wait()
+
+
+def _send(running: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # Gone, or another user's (sudo): that one is waited for.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(running.pid, number)
