@@ -333,6 +333,17 @@ def test_make_env_replaces_nothing(tmp_path: Path) -> None:
     make_env(tmp_path)
     before = (tmp_path / ".env").read_text()
     again = make_env(tmp_path)
-    assert again.returncode != 0
-    assert "is there already" in again.stderr
+    assert again.returncode == 0
+    assert "is there already; added: nothing" in again.stderr + again.stdout
     assert (tmp_path / ".env").read_text() == before
+
+
+def test_make_env_adds_the_passwords_that_an_older_file_lacks(tmp_path: Path) -> None:
+    older = "POSTGRES_PASSWORD=kept\nMASSIVE_API_KEY='k'"  # without a newline at its end
+    (tmp_path / ".env").write_text(older)
+    assert make_env(tmp_path).returncode == 0
+    written = read_env(tmp_path)
+    assert written.keys() == {*PASSWORDS, "MASSIVE_API_KEY"}
+    kept = {"POSTGRES_PASSWORD": "kept", "MASSIVE_API_KEY": "k"}
+    assert written.items() >= kept.items()
+    assert written.keys() >= required_variables()
