@@ -215,7 +215,7 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
     [
         ("api-kee = 'x'", "api-kee is no setting: did you mean api-key?"),
         ("data_dir = 'x'", "data_dir is no setting: did you mean data-dir?"),
-        ("silence-limit = 5", "silence-limit is of one command only: set it in [ingest]"),
+        ("silence-limit = 5", "silence-limit does not hold for all commands: set it in [ingest]"),
         ("[ingst]", "[ingst] is no command: did you mean ingest?"),
         ("[ingest]\nsymbol = 'A'", "symbol in [ingest] is no setting: did you mean symbols?"),
         ("[ingest]\nmetrics-port = 99999", "metrics-port in [ingest]: 99999 is not in the range"),

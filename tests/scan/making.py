@@ -1,5 +1,6 @@
-"""Events for tests of what comes after scanning: recorded as a scanner records them."""
+"""Events for tests of what comes after scanning: recorded as a scanner records them, and as they are told."""
 
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
@@ -7,7 +8,9 @@ from typing import Literal
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tickstock.db.connection import fetch_value
 from tickstock.scan.judge import Found, Judged
+from tickstock.scan.listen import Event
 from tickstock.scan.record import Recorded
 from tickstock.scan.record import record as record_found
 from tickstock.scan.windows import NOTHING, Series, Span
@@ -50,3 +53,12 @@ def record(
     parameters = {name: {"max_body": 0.1} for name in sorted(patterns)}
     with conn.transaction():
         return record_found(conn, [Judged(timeframe, parameters, series, found)])
+
+
+def payloads(conn: Connection[TupleRow]) -> list[Event]:
+    query = "select tickstock.event_payload(e)::text from events e order by change"
+    return [json.loads(payload) for (payload,) in conn.execute(query)]
+
+
+def change_of(conn: Connection[TupleRow], symbol: str) -> int:
+    return int(fetch_value(conn, "select change from events where symbol = %s", symbol))

@@ -185,7 +185,12 @@ def shared() -> None:
     """Never run: what it has are the options that commands share."""
 
 
-SHARED = [option for option in shared.params if isinstance(option, click.Option)]
+def options_of(command: click.Command) -> list[click.Option]:
+    """Its options, without its arguments."""
+    return [each for each in command.params if isinstance(each, click.Option)]
+
+
+SHARED = options_of(shared)
 
 
 def set_up_logging(level: int) -> None:

@@ -87,7 +87,7 @@ def _paragraphs(command: click.Command) -> list[str]:
 
 def _section(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     shared = {option.opts[0] for option in options.SHARED}
-    given = [each for each in command.params if isinstance(each, click.Option)]
+    given = options.options_of(command)
     own = [each for each in given if each.opts[0] not in shared]
     others = [f"`{each.opts[0]}`" for each in given if each.opts[0] in shared]
     usage = " ".join(command.collect_usage_pieces(_context(command)))

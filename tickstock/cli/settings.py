@@ -113,7 +113,7 @@ class _Reader:
                 name: self._of(each, table.get(name, {}), f"{where}.{name}", shared)
                 for name, each in command.commands.items()
             }
-        names = {option.name for option in _options(command)}
+        names = {option.name for option in options.options_of(command)}
         taken = {name: value for name, value in shared.items() if name in names}
         return taken | self._checked(table, command, where)
 
@@ -121,7 +121,7 @@ class _Reader:
         self, table: Mapping[str, Any], command: click.Command, where: str
     ) -> dict[str, Any]:
         """The settings of a table by the names of the command's parameters."""
-        known = {key: option for option in _options(command) for key in keys_of(option)}
+        known = {key: option for option in options.options_of(command) for key in keys_of(option)}
         found: dict[str, tuple[str, Any]] = {}
         for key, value in table.items():
             if option := known.get(key):
@@ -198,12 +198,12 @@ class _Reader:
             homes = [
                 ".".join(path)
                 for path, command in walk(self._program)
-                for option in _options(command)
+                for option in options.options_of(command)
                 if key in keys_of(option)
             ]
             if homes:
-                tables = " or ".join(f"[{home}]" for home in homes)
-                return self._error(f"{place} is of one command only: set it in {tables}")
+                tables = " or ".join(f"[{home}]" for home in homes[:3])
+                return self._error(f"{place} does not hold for all commands: set it in {tables}")
             known = [*known, *VARIABLES, *VARIABLES.values()]
         help_of = " ".join(["tickstock", *where.split(".")]).strip()
         return self._error(
@@ -213,10 +213,6 @@ class _Reader:
 
     def _error(self, text: str) -> SettingsError:
         return SettingsError(f"settings file {self._file}: {text}")
-
-
-def _options(command: click.Command) -> Iterator[click.Option]:
-    return (each for each in command.params if isinstance(each, click.Option))
 
 
 def _variable(key: str) -> str | None:

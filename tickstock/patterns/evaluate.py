@@ -177,28 +177,26 @@ def _judge(
     """Hits, and what their `at` counts from."""
     of_windows = [each for each in several if each[0].series is None]
     of_series = [each for each in several if each[0].series is not None]
-    block = max(BLOCK // length, SMALLEST_BLOCK)
-    for judged, stretch in _stretches(padded, length, wanted, block if of_windows else None):
-        windows = _windows(stretch, length)
-        for pattern, parameters in of_windows:
-            if hits := _ask(
-                pattern, pattern.function, parameters, windows, failures, wanted[judged]
-            ):
-                yield judged.start, hits
-    for judged, stretch in _stretches(padded, length, wanted, SERIES_BLOCK if of_series else None):
-        for pattern, parameters in of_series:
-            assert pattern.series is not None
-            if hits := _ask(pattern, pattern.series, parameters, stretch, failures, wanted[judged]):
-                yield judged.start, hits
+    for asked, block in (
+        (of_windows, max(BLOCK // length, SMALLEST_BLOCK)),
+        (of_series, SERIES_BLOCK),
+    ):
+        if not asked:
+            continue
+        for judged, stretch in _stretches(padded, length, wanted, block):
+            windows = _windows(stretch, length)
+            for pattern, parameters in asked:
+                function = pattern.series or pattern.function
+                candles = stretch if pattern.series else windows
+                if hits := _ask(pattern, function, parameters, candles, failures, wanted[judged]):
+                    yield judged.start, hits
 
 
 def _stretches(
-    padded: Candles, length: int, wanted: Bools, block: int | None
+    padded: Candles, length: int, wanted: Bools, block: int
 ) -> Iterator[tuple[slice, Candles]]:
     """Parts of a series, of so many windows, in which there is something to judge: where each one's
     judged candles are, and these with the candles that their windows hold before them."""
-    if block is None:
-        return
     for first in range(length - 1, len(padded), block):
         judged = slice(first, min(first + block, len(padded)))
         if wanted[judged].any():
