@@ -177,5 +177,5 @@ def _write(series: Series, output: Path) -> None:
         raise TickstockError(f"can't write {output}: {error.strerror or error}") from error
     click.echo(
         f"{output}: {len(series.candles):,} candles, {len(series.events):,} events,"
-        f" {output.stat().st_size / 1e6:.1f} MB"
+        f" {output.stat().st_size / 1e3:,.0f} kB"
     )
