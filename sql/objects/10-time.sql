@@ -35,14 +35,18 @@ end;
 comment on function candle_end(text, timestamptz) is
   'End (exclusive) of the candle that begins at this moment, UTC: the start of the next one.';
 
+-- plpgsql here and below: what looks something up is not inlined, and is planned once in a session, not with each query.
 create or replace function candle_complete_at(timeframe text, starts timestamptz) returns timestamptz
-language sql stable parallel safe
-return case when timeframe in ('daily', 'weekly', 'monthly') then coalesce(
-    (select max(closes_at) from public.trading_days
-     where day >= (starts at time zone 'America/New_York')::date
-       and day < (public.candle_end(timeframe, starts) at time zone 'America/New_York')::date),
-    public.candle_end(timeframe, starts))
-  else public.candle_end(timeframe, starts) end;
+language plpgsql stable parallel safe
+as $$
+begin
+  return case when timeframe in ('daily', 'weekly', 'monthly') then coalesce(
+      (select max(closes_at) from public.trading_days
+       where day >= (starts at time zone 'America/New_York')::date
+         and day < (public.candle_end(timeframe, starts) at time zone 'America/New_York')::date),
+      public.candle_end(timeframe, starts))
+    else public.candle_end(timeframe, starts) end;
+end $$;
 comment on function candle_complete_at(text, timestamptz) is
   'The moment from which no further bar can enter this candle, UTC: its end, or the close of its last regular session.';
 
@@ -57,8 +61,11 @@ comment on function tickstock.latest_of_old_bars() is
   'Start of the latest minute of which a bar is stored, when it lies before tickstock.recent_since(), UTC.';
 
 create or replace function latest_minute() returns timestamptz
-language sql stable parallel safe
-return coalesce((select max(ts) from public.ohlcv_1min where ts >= tickstock.recent_since()), tickstock.latest_of_old_bars());
+language plpgsql stable parallel safe
+as $$
+begin
+  return coalesce((select max(ts) from public.ohlcv_1min where ts >= tickstock.recent_since()), tickstock.latest_of_old_bars());
+end $$;
 comment on function latest_minute() is
   'Start of the latest minute of which a bar is stored, UTC; null while there is none. A candle is complete when it ends at or before this moment.';
 
