@@ -1,5 +1,6 @@
 -- Candles of any width, by the function candles(). They are made of the largest exact relation that fits
--- into them, so they are as exact as the views.
+-- into them, so they are as exact as the views. The statement is made and planned with each call, with
+-- the times at hand: only their chunks are looked at. Not so where the timeframe has a view.
 --
 -- A frame is how candles are counted:
 --   midnight  minutes, counted from New York midnight by a stopwatch
@@ -7,7 +8,7 @@
 --   months    counted from January 2000
 --   opening   of the regular session only: counted from its opening; the last one ends with the close
 
--- One function a timeframe, planned once in a session: to plan a view takes longer than to read it.
+-- One function a timeframe, planned once in a session: to plan its view takes longer than to read it.
 do $$
 declare
   tf text;
@@ -15,14 +16,14 @@ begin
   for tf in select timeframe from timeframes where timeframe <> '1min' loop
     execute format($q$
       create or replace function tickstock.read_%1$s(of_symbol text, since timestamptz, until timestamptz, most integer)
-      returns setof tickstock.exact_%1$s
+      returns setof public.ohlcv_%1$s
       language plpgsql stable rows 300
       -- The plan may be older than most rows: it must not be one for tables that are empty.
       set plan_cache_mode = force_generic_plan set enable_seqscan = off
       as $f$
       begin
-        return query select * from tickstock.exact_%1$s e
-          where e.symbol = of_symbol and e.ts >= since and e.ts < until order by e.ts desc limit most;
+        return query select * from public.ohlcv_%1$s o
+          where o.symbol = of_symbol and o.ts >= since and o.ts < until order by o.ts desc limit most;
       end $f$ $q$, tf);
     execute format('comment on function tickstock.read_%s(text, timestamptz, timestamptz, integer) is %L', tf,
       format('%s candles of a symbol that begin at or after since and before until, newest first, at most so many (null: all).', tf));
@@ -143,38 +144,33 @@ language plpgsql stable
 as $$
 declare
   f record := tickstock.frame_of(timeframe, sessions);
-  -- Whole candles: those that begin before $3 may end after it.
-  until constant text := format('($3 at time zone ''America/New_York'' + %L) at time zone ''America/New_York''', f.width);
-  parts constant text := case f.source
-    when '1min' then format('(select * from tickstock.candles_1min where symbol = $1 and ts >= $2 and ts < %s)', until)
-    else format('tickstock.read_%s($1, $2, %s, null)', f.source, until) end;
 begin
-  if f.is_source and f.source = '1min' then
-    return format($q$
-      select symbol, ts, open, high, low, close, volume, vwap, trades, bars, session, complete
-      from public.ohlcv_1min
-      where symbol = $1 and ts >= $2 and ts < $3 %s $q$,
-      case f.frame when 'opening' then $q$and session = 'regular'$q$ else '' end);
+  if f.is_source then
+    return format('select symbol, ts, open, high, low, close, volume, vwap, trades, bars, session, complete from %s %s',
+      case f.source when '1min' then '(select * from public.ohlcv_1min where symbol = $1 and ts >= $2 and ts < $3) o'
+        else format('tickstock.read_%s($1, $2, $3, %s)', f.source, case f.frame when 'opening' then 'null' else '$6' end) end,
+      case f.frame when 'opening' then $q$where session = 'regular'$q$ else '' end);
   end if;
   return format($q$
     select c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.turnover / nullif(c.volume, 0) as vwap, c.trades, c.bars,
       tickstock.frame_session(%1$L, %2$L, c.ts) as session, tickstock.frame_complete(%1$L, %2$L, c.ts, $4) as complete
-    from (%3$s) c $q$,
-    f.frame, f.width, case when f.is_source and f.frame <> 'opening' then
-      format('select * from tickstock.read_%s($1, $2, $3, $6)', f.source)
-    else format($q$
+    from (
       select p.symbol, p.starts as ts,
         (array_agg(p.open order by p.ts))[1] as open, max(p.high) as high, min(p.low) as low, (array_agg(p.close order by p.ts desc))[1] as close,
         sum(p.volume) as volume, case when count(*) = count(p.turnover) then sum(p.turnover) end as turnover,
         case when count(*) = count(p.trades) then sum(p.trades)::bigint end as trades, sum(p.bars)::integer as bars
-      from (select e.*, tickstock.frame_start(%1$L, %2$L, e.ts, %3$s) as starts from %4$s e %5$s) p
+      from (
+        select e.*, tickstock.frame_start(%1$L, %2$L, e.ts, %3$s) as starts
+        from tickstock.%4$s e %5$s
+        -- Whole candles: those that begin before $3 may end after it.
+        where e.symbol = $1 and e.ts >= $2 and e.ts < ($3 at time zone 'America/New_York' + %2$L) at time zone 'America/New_York') p
       where p.starts >= $2 and p.starts < $3
-      group by p.symbol, p.starts $q$,
-      f.frame, f.width, case f.frame when 'opening' then 'd.opens_at' else 'null' end, parts,
-      case f.frame when 'opening' then $q$
+      group by p.symbol, p.starts) c $q$,
+    f.frame, f.width, case f.frame when 'opening' then 'd.opens_at' else 'null' end,
+    case f.source when '1min' then 'candles_1min' else 'exact_' || f.source end,
+    case f.frame when 'opening' then $q$
         join public.trading_days d on d.day = (e.ts at time zone 'America/New_York')::date and e.ts >= d.opens_at and e.ts < d.closes_at
-          and d.day >= ($2 at time zone 'America/New_York')::date and d.day <= ($3 at time zone 'America/New_York')::date $q$ else '' end)
-    end);
+          and d.day >= ($2 at time zone 'America/New_York')::date and d.day <= ($3 at time zone 'America/New_York')::date $q$ else '' end);
 end $$;
 comment on function tickstock.candles_query(text, text) is
   'The statement that makes candles of this timeframe and these sessions: $1 is the symbol; they begin at or after $2 and before $3. $4: as latest_minute(). $6: so many are enough, the newest ones.';
