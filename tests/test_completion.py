@@ -67,6 +67,13 @@ def test_commands_options_and_values(shell: str, tmp_path: Path) -> None:
     assert gone == ["Hammer"]
 
 
+def test_a_broken_settings_file_does_not_greet_whoever_opens_a_shell(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("x =")
+    done = run("--settings", str(file), "completion", "bash")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_script_is_click_s_for_a_program_named_tickstock(shell: str) -> None:
     script = run("completion", shell).stdout

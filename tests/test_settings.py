@@ -223,6 +223,7 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
         ("[ingest]\nTICKSTOCK_SYMBOLS = 'A'\nsymbols = 'A'", "symbols in [ingest] is set as TICKSTOCK"),
         ("[db]\njson = true", "json in [db]: settings belong into one of [db.migrate], "),
         ("[simulate]\nstart = 2025-11-24T10:00:00Z", "start in [simulate] has to be a day or a time"),
+        ("[simulate]\nstart = 2025-11-24T10:00:30", "start in [simulate]: '2025-11-24T10:00:30'"),
         ("ingest = 5", "ingest is a command: its settings stand in a table, [ingest]"),
         ('data-dir = "\\u0000"', "data-dir has to be text, such as"),
         ("engine = 5", 'engine has to be text, such as engine = "…"'),
@@ -406,6 +407,15 @@ def test_the_stronger_of_two_ways_to_name_symbols(tmp_path: Path) -> None:
     assert "--symbols ',' names no ticker" in said
     said = run("ingest", "--symbols", "A", "--symbols-file", "x", "--api-key", "x").stderr
     assert "Give either --symbols" in said
+
+
+def test_what_is_set_of_history_leaves_live_scanning_alone(tmp_path: Path) -> None:
+    file = written(tmp_path, "[scan]\ntimeframe = ['5min']\nsymbol = 'AAPL'\njson = true")
+    nowhere = {"TICKSTOCK_DATABASE_URL": "host=/nowhere"}
+    assert run("--settings", str(file), "scan", **nowhere).returncode == 3
+    done = run("--settings", str(file), "scan", "--symbol", "AAPL", **nowhere)
+    assert done.returncode == 2
+    assert "give --from, too" in done.stderr
 
 
 def test_the_example_of_the_document_is_understood(tmp_path: Path) -> None:

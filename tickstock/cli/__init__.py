@@ -60,9 +60,11 @@ class _Program(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        # Help is told even where the settings file is broken, and shows nothing that is in it.
+        # Help is told even where the settings file is broken, and shows nothing that is in it. Nor does
+        # completion need one: a broken file must not greet whoever opens a shell.
         words = rest[: rest.index("--")] if "--" in rest else rest
-        if name and not ctx.resilient_parsing and not set(words) & set(ctx.help_option_names):
+        helps = name == "completion" or set(words) & set(ctx.help_option_names)
+        if name and not ctx.resilient_parsing and not helps:
             from tickstock.cli.settings import default_map
 
             ctx.default_map = default_map(self, name, ctx.params["settings"])

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import click
 import orjson
+from click.core import ParameterSource
 
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
@@ -66,7 +67,7 @@ def scan(
     Example: tickstock scan --redis-url redis://localhost:6379/0
              tickstock scan --from 2025-01-02 --to 2025-06-30 --symbol AAPL
     """
-    if (last_day or symbols or timeframes or as_json) and not first_day:
+    if not first_day and _asked_for_history():
         raise click.UsageError(
             "--to, --symbol, --timeframe and --json are for history: give --from, too"
         )
@@ -88,6 +89,15 @@ def scan(
         worker = ScanWorker(source.url, patterns, redis_url=redis_url)
         options.stop_on_signals(worker.stop)
         worker.run()
+
+
+def _asked_for_history() -> bool:
+    """On the command line; what the settings file says of history is no matter of live scanning."""
+    context = click.get_current_context()
+    return any(
+        context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        for name in ("last_day", "symbols", "timeframes", "as_json")
+    )
 
 
 def _history(

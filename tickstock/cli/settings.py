@@ -163,7 +163,9 @@ class _Reader:
         if is_path:
             return os.path.join(self._file.absolute().parent, os.path.expanduser(value))  # noqa: PTH111, PTH118
         if isinstance(value, datetime):
-            return value.strftime("%Y-%m-%dT%H:%M")
+            whole = not value.second and not value.microsecond
+            # With seconds, which no option takes, it is refused.
+            return value.isoformat(timespec="minutes" if whole else "auto")
         return value.isoformat() if isinstance(value, date) else value
 
     def _set_variable(self, key: str, variable: str, value: Any) -> None:
