@@ -35,8 +35,10 @@ HOW_TO_GET = {
 # What stands in somebody's own settings file is no matter of the tests.
 os.environ["TICKSTOCK_SETTINGS"] = os.devnull
 
-# The same in each run of a checkout, so that a killed run's data is found, and removed, by the next.
-SERVER_NAME = "tests-" + hashlib.sha256(__file__.encode()).hexdigest()[:8]
+# The same in each run of a checkout, so that a killed run's data is found, and removed, by the next. Each of
+# pytest's workers has servers of its own: some tests stop them.
+WHOSE = __file__ + os.environ.get("PYTEST_XDIST_WORKER", "")
+SERVER_NAME = "tests-" + hashlib.sha256(WHOSE.encode()).hexdigest()[:8]
 
 
 def _setting(engine: str) -> str | None:
