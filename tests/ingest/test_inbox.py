@@ -57,10 +57,12 @@ class Waiting(RuleBasedStateMachine):
             if known:
                 self.unstored.append(known)
 
-    @rule()
-    def stored(self) -> None:
-        self.inbox.stored()
-        self.unstored.clear()
+    @rule(number=st.integers(1, 6))
+    def stored(self, number: int) -> None:
+        """What was taken first is stored first; the rest may be on its way."""
+        number = min(number, len(self.unstored))
+        self.inbox.stored(number)
+        del self.unstored[:number]
 
     @rule()
     def end_in_order(self) -> None:
@@ -80,14 +82,15 @@ class Waiting(RuleBasedStateMachine):
         while item := self.inbox.take(0):
             found.append(item)
         assert found[len(found) - len(in_file) :] == [known.item for known in in_file]
-        self.inbox.stored()
+        self.inbox.stored(len(found))
         self.waiting.clear()
         self.unstored.clear()
 
     @precondition(lambda self: not self.waiting)
     @rule()
     def nothing_is_left_behind(self) -> None:
-        self.stored()
+        self.inbox.stored(len(self.unstored))
+        assert self.inbox.done
         self.inbox.close()
         assert not list(self.folder.glob("*.frames"))
         self._begin_again([])
@@ -97,6 +100,7 @@ class Waiting(RuleBasedStateMachine):
         # The last item may go beyond the bound.
         assert self.inbox._bytes <= MEMORY + OVERHEAD + LARGEST
         assert self.inbox.empty == (not self.waiting)
+        assert self.inbox.done == (not self.waiting and not self.unstored)
 
     def _begin_again(self, there: list[Known]) -> None:
         self.inbox = Inbox(self.folder, "feed", memory=MEMORY)

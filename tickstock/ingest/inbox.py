@@ -50,6 +50,11 @@ class Item(NamedTuple):
     data: bytes
 
 
+class _Taken(NamedTuple):
+    item: Item
+    of_file: bool
+
+
 class Inbox:
     """Keeps items in their order, for one thread that puts and one that takes.
 
@@ -63,7 +68,8 @@ class Inbox:
         self._limit = memory
         self._items: deque[Item] = deque()
         self._bytes = 0
-        self._unstored: list[Item] = []
+        self._unstored: deque[_Taken] = deque()
+        self._unstored_of_file = 0
         self._changed = threading.Condition()
         self._path, self._file, self._lock = _open_file(folder, name)
         self._read_at = 0
@@ -83,6 +89,12 @@ class Inbox:
     def empty(self) -> bool:
         return not self._items and not self.spilled
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing waits, and all that was taken is stored."""
+        with self._changed:
+            return self.empty and not self._unstored
+
     def put(self, item: Item) -> bool:
         """Whether it could be taken in: False when memory and disk are full."""
         with self._changed:
@@ -101,19 +113,22 @@ class Inbox:
         with self._changed:
             if not self._changed.wait_for(lambda: not self.empty, timeout):
                 return None
-            if self._items:
+            of_file = not self._items
+            if of_file:
+                item = self._unspill()
+                self._unstored_of_file += 1
+            else:
                 item = self._items.popleft()
                 self._bytes -= len(item.data) + OVERHEAD
-            else:
-                item = self._unspill()
-            self._unstored.append(item)
+            self._unstored.append(_Taken(item, of_file))
             return item
 
-    def stored(self) -> None:
-        """All that was taken is stored: the file can forget it."""
+    def stored(self, number: int) -> None:
+        """So many more of those that were taken are stored: the file can forget them."""
         with self._changed:
-            self._unstored.clear()
-            if self._write_at and not self.spilled:
+            for _ in range(number):
+                self._unstored_of_file -= self._unstored.popleft().of_file
+            if self._write_at and not self.spilled and not self._unstored_of_file:
                 self._file.truncate(0)
                 self._read_at = self._write_at = 0
                 log.info("all that waited in %s is stored", self._path)
@@ -124,7 +139,7 @@ class Inbox:
             if self.empty and not self._unstored:
                 return None
             # What waits in memory came before what waits in the file.
-            items = [*self._unstored, *self._items]
+            items = [*(taken.item for taken in self._unstored), *self._items]
             while self.spilled:
                 items.append(self._unspill())
             self._file.seek(0)
@@ -134,6 +149,7 @@ class Inbox:
             self._write_at, self._read_at = self._file.tell(), 0
             self._items.clear()
             self._unstored.clear()
+            self._unstored_of_file = 0
             return self._path
 
     def close(self) -> None:

@@ -1,39 +1,38 @@
 """`tickstock ingest`: drain the feed, parse, store, forward; fill what the feed left out.
 
-Two threads matter. One drains the socket into the inbox and does nothing else, since the feed cuts off
-slow consumers. The other parses, stores and counts; while it waits for the database the inbox grows.
+Three threads matter. One drains the socket into the inbox and does nothing else, since the feed cuts off
+slow consumers. The second parses; the third stores and counts. While the database writes a batch, the
+next one is gathered, and when that is full, the inbox grows.
 Beside them: candles are refreshed, stored bars go to Redis, gaps are filled by REST.
 """
 
+import gc
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import orjson
 
-from tickstock.bars import Refusal
 from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.client import FeedClient
-from tickstock.feed.protocol import parse_frame
 from tickstock.feed.watchdog import Watchdog
 from tickstock.ingest.fill import Filler
 from tickstock.ingest.forward import Forwarder
+from tickstock.ingest.gathering import Batch, Gatherer
 from tickstock.ingest.inbox import MEMORY, Inbox, Item, Kind
-from tickstock.ingest.making import Made, Making
+from tickstock.ingest.making import Making
 from tickstock.ingest.store import Store
 
 log = logging.getLogger(__name__)
 
-BATCH = 20_000
-"""Bars, seconds and trades that are taken in at once, about. A batch is what has arrived while the
-last was written."""
 MINUTE = timedelta(minutes=1)
 REPORT_EVERY = 10.0
 """Seconds between two lines about progress."""
@@ -49,11 +48,6 @@ class Listener(Protocol):
 
 
 MakeClient = Callable[[Listener, threading.Event], FeedClient]
-
-
-class _Batch(NamedTuple):
-    made: Made
-    refusals: list[Refusal]
 
 
 class Ingest:
@@ -80,14 +74,13 @@ class Ingest:
         memory: int = MEMORY,
     ) -> None:
         self.stop = threading.Event()
-        self.ignored = 0
-        """Well-formed events of kinds that are not stored."""
         self._feed = feed
         self._channels = "+".join(channels)
         self._making = making or Making(channels)
         self._watchdog = watchdog
         self._store = Store(url, self.stop)
         self._inbox = Inbox(spill.parent, spill.name, memory=memory)
+        self._gatherer = Gatherer(self._inbox, self._making)
         self._symbols: Sequence[str] = ()
         self._overflowed = False
         self.client = make_client(self, self.stop)
@@ -96,13 +89,17 @@ class Ingest:
         self._filler = make_filler(self.stop) if make_filler else None
         self._failure: Exception | None = None
         self._feed_time: datetime | None = None
-        self._received_at = datetime.now(UTC)
         self.lag: timedelta | None = None
         """From the end of the newest minute stored last to the receipt of its bars."""
 
     @property
     def counts(self) -> Counts:
         return self._store.counts
+
+    @property
+    def ignored(self) -> int:
+        """Well-formed events of kinds that are not stored."""
+        return self._gatherer.ignored
 
     @property
     def feed_time(self) -> datetime | None:
@@ -128,8 +125,10 @@ class Ingest:
         DatabaseUnavailableError when received bars could not be stored; in either case all that can
         be stored has been, and the rest waits in the spill file for the next ingest.
         """
+        _tune_interpreter()
         drain = threading.Thread(target=self._drain, name="drain", daemon=True)
         drain.start()
+        self._gatherer.start()
         self._upkeep.start()
         if self._forwarder:
             self._forwarder.start()
@@ -143,6 +142,7 @@ class Ingest:
             self._work(drain)
         except DatabaseUnavailableError as error:
             drain.join(timeout=10)  # we were asked to stop, and so was it
+            self._gatherer.stop()
             self._failure = self._kept(error)
         finally:
             self.stop.set()
@@ -201,47 +201,26 @@ class Ingest:
 
     def _work(self, drain: threading.Thread) -> None:
         report_at = time.monotonic() + REPORT_EVERY
-        while drain.is_alive() or not self._inbox.empty:
-            batch, told = self._gather()
+        while drain.is_alive() or not self._inbox.done:
+            batch = self._gatherer.take(timeout=0.2)
             if any(batch.made) or batch.refusals:
                 self._write(batch)
-            if told:
-                self._note(told)
-            self._inbox.stored()
+            if batch.told:
+                self._note(batch.told)
+            self._inbox.stored(batch.items)
             if time.monotonic() >= report_at:
                 self._report()
                 report_at = time.monotonic() + REPORT_EVERY
         with suppress(DatabaseUnavailableError):  # to the ledger, it is as if we had been killed
             self._store.close_stretch("ingest was stopped", intended=True)
 
-    def _gather(self) -> tuple[_Batch, Item | None]:
-        """What has arrived, up to a batch or to what tells of the connection; waits for the first."""
-        refusals: list[Refusal] = []
-        told = None
-        wait = 0.2
-        while self._making.waiting + len(refusals) < BATCH:
-            item = self._inbox.take(wait)
-            if item is None:
-                break
-            if item.kind is not Kind.FRAME:
-                told = item
-                break
-            wait = 0.0
-            frame = parse_frame(item.data, item.at)
-            self._making.add(frame)
-            refusals += frame.refusals
-            self.ignored += frame.ignored
-            if frame.bars or frame.seconds or frame.trades:
-                self._received_at = item.at
-        return _Batch(self._making.take(), refusals), told
-
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         made = batch.made
         stored = self._store.write(made.bars, batch.refusals, trades=made.trades, owed=made.owed)
         if stored.bars:
             newest = max(bar.ts for bar in stored.bars)
             if self._feed_time is None or newest >= self._feed_time:  # else they are late ones
-                self.lag = self._received_at - newest - MINUTE
+                self.lag = batch.received_at - newest - MINUTE
             self._feed_time = newest
             if self._watchdog:
                 self._watchdog.heard(self._feed_time)
@@ -253,15 +232,11 @@ class Ingest:
     def _note(self, told: Item) -> None:
         """The subscription began, was lost, or changed: the ledger keeps it."""
         if told.kind is Kind.LOST:
-            self._making.lost()
             self._store.close_stretch(told.data.decode(), intended=False)
             return
-        symbols = orjson.loads(told.data)
         if told.kind is Kind.CHANGED:
-            self._making.changed(symbols)
             self._store.close_stretch("the symbols were changed", intended=True)
-        else:
-            self._making.subscribed(symbols)
+        symbols = orjson.loads(told.data)
         self._store.open_stretch(self._feed, self._channels, symbols)
 
     def _report(self) -> None:
@@ -284,9 +259,17 @@ class Ingest:
     def _finish(self) -> None:
         if self._forwarder:
             self._forwarder.close()
-        for thread in (self._upkeep, self._filler):
+        self._gatherer.stop()
+        for thread in (self._gatherer, self._upkeep, self._filler):
             if thread:
                 thread.join(timeout=5)
         self._store.close()
         self._inbox.close()
         log.info("%s", self.summary())
+
+
+def _tune_interpreter() -> None:
+    # Bars are in no cycles. To look for such ones among them, often, takes a third of the parsing.
+    gc.set_threshold(100_000, 10, 10)
+    # While others compute, the thread that drains the socket waits that long after each read.
+    sys.setswitchinterval(0.001)
