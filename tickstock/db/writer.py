@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain, islice
-from typing import NamedTuple, Self
+from operator import attrgetter
+from typing import LiteralString, NamedTuple, Self
 
+import orjson
 import psycopg
 from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
@@ -13,15 +16,13 @@ from psycopg.rows import TupleRow
 from tickstock.bars import Bar, Block, Refusal
 from tickstock.ticks import Trade
 
-COPY = (
-    "copy pg_temp.incoming_bars"
-    " (symbol, ts, open, high, low, close, volume, vwap, trades) from stdin"
-)
-COPY_BLOCKS = (
-    "copy pg_temp.incoming_bars (symbol, ts, open, high, low, close, volume, trades) from stdin"
-)
+OF_BAR = "(symbol, ts, open, high, low, close, volume, vwap, trades)"
+OF_BLOCK = "(symbol, ts, open, high, low, close, volume, trades)"
+COPY = f"copy pg_temp.incoming_bars {OF_BAR} from stdin"
+COPY_NEW = f"copy public.ohlcv_1min {OF_BAR} from stdin (format csv, null 'null')"
+COPY_BLOCKS = f"copy pg_temp.incoming_bars {OF_BLOCK} from stdin"
+COPY_NEW_BLOCKS = f"copy public.ohlcv_1min {OF_BLOCK} from stdin"
 COPY_TICKS = "copy pg_temp.incoming_ticks from stdin"
-COPY_NEW = "copy public.ohlcv_1min (symbol, ts, open, high, low, close, volume, trades) from stdin"
 
 NULL = r"\N"
 
@@ -75,22 +76,33 @@ def write_bars(
         return _merge(cursor, source, refusals)
 
 
+def write_new_bars(
+    conn: Connection[TupleRow],
+    bars: Sequence[Bar],
+    *,
+    source: str,
+    refusals: Sequence[Refusal] = (),
+) -> Written:
+    """As `write_bars` does, but in half the time if all bars are new and possible: then they are
+    copied straight into the table. If not, the attempt has cost some time. Numbers are finite.
+    """
+    try:
+        with _transaction(conn, queue_for_scan=True) as cursor:
+            return Written(_copy_bars(cursor, bars, refusals), frozenset())
+    except _NOT_NEW:
+        return write_bars(conn, bars, source=source, refusals=refusals)
+
+
 def write_blocks(conn: Connection[TupleRow], blocks: Iterator[Block], *, source: str) -> Counts:
     """Write stretches of a file in one transaction and say what became of their bars.
 
-    As `write_bars` does with `queue_for_scan=False`, but several times faster if all bars are new
-    and possible: then they are copied straight into the table.
+    As `write_new_bars` does, but the bars are not queued for the pattern scanners.
     """
     sent: list[Block] = []
     try:
-        return _copy_new(conn, blocks, sent)
-    except (
-        psycopg.IntegrityError,
-        psycopg.DataError,
-        # Merging takes its locks in the order of the key, a file's own order may be another.
-        psycopg.errors.DeadlockDetected,
-        _ImpossibleError,
-    ):
+        with _transaction(conn, queue_for_scan=False) as cursor:
+            return _copy_blocks(cursor, blocks, sent)
+    except _NOT_NEW:
         return _merge_blocks(conn, chain(sent, blocks), source)
 
 
@@ -143,25 +155,78 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 class _ImpossibleError(Exception):
-    """Merging would refuse a bar that the table's constraints let through."""
+    """Merging would refuse a bar that the table's constraints let through, or knows how to write it."""
 
 
-def _copy_new(conn: Connection[TupleRow], blocks: Iterator[Block], sent: list[Block]) -> Counts:
-    """All or nothing. What was taken from `blocks` is in `sent` afterwards, also after a failure."""
-    with _transaction(conn, queue_for_scan=False) as cursor:
-        # The trigger sees all rows of the statement: keep them in memory.
-        cursor.execute("set local work_mem = '64MB'")
-        with cursor.copy(COPY_NEW) as copy:
-            for block in blocks:
-                sent.append(block)
-                copy.write(block.copy_text)
-        inserted = cursor.rowcount
-        if latest := max((block.latest for block in sent), default=""):
-            judged = cursor.execute(JUDGE_TIME, (latest,)).fetchone()
-            if judged != (None,):
-                raise _ImpossibleError
-        refused = _refuse(cursor, [r for block in sent for r in block.refusals])
+_NOT_NEW = (
+    psycopg.IntegrityError,
+    psycopg.DataError,
+    # Merging takes its locks in the order of the key, COPY in that of its input.
+    psycopg.errors.DeadlockDetected,
+    _ImpossibleError,
+)
+"""Why bars can't be copied straight into the table, and are to be merged."""
+
+
+def _copy_bars(
+    cursor: Cursor[TupleRow], bars: Sequence[Bar], refusals: Sequence[Refusal]
+) -> Counts:
+    """All or nothing."""
+    # The index has a symbol's minutes side by side: the nearer to its order, the faster.
+    ordered = sorted(bars, key=attrgetter("symbol"))
+    if ordered and not ordered[0].symbol:
+        raise _ImpossibleError
+    inserted = _copy_new(cursor, COPY_NEW, _csv_pieces(ordered))
+    if bars:
+        _judge_time(cursor, max(bar.ts for bar in bars))
+    refused = _refuse(cursor, refusals)
     return Counts(received=inserted + refused, inserted=inserted, refused=refused)
+
+
+def _copy_blocks(cursor: Cursor[TupleRow], blocks: Iterator[Block], sent: list[Block]) -> Counts:
+    """All or nothing. What was taken from `blocks` is in `sent` afterwards, also after a failure."""
+
+    def texts() -> Iterator[str]:
+        for block in blocks:
+            sent.append(block)
+            yield block.copy_text
+
+    inserted = _copy_new(cursor, COPY_NEW_BLOCKS, texts())
+    if latest := max((block.latest for block in sent), default=""):
+        _judge_time(cursor, latest)
+    refused = _refuse(cursor, [r for block in sent for r in block.refusals])
+    return Counts(received=inserted + refused, inserted=inserted, refused=refused)
+
+
+def _csv_pieces(bars: Sequence[Bar]) -> Iterator[bytes]:
+    """As COPY reads CSV. JSON's way to write a row is nearly the same, and several times faster."""
+    for start in range(0, len(bars), 1_000):
+        rows = [tuple(bar) for bar in bars[start : start + 1_000]]
+        try:
+            text = orjson.dumps(rows, default=str)
+        except TypeError:  # a number of more than 64 bits
+            raise _ImpossibleError from None
+        if b"\\" in text or text.count(b"],[") >= len(rows):  # a symbol that is spelled differently
+            raise _ImpossibleError
+        yield text[2:-2].replace(b"],[", b"\n") + b"\n"
+
+
+def _copy_new(
+    cursor: Cursor[TupleRow], statement: LiteralString, pieces: Iterable[str | bytes]
+) -> int:
+    """How many bars that were."""
+    # The trigger sees all rows of the statement: keep them in memory.
+    cursor.execute("set local work_mem = '64MB'")
+    with cursor.copy(statement) as copy:
+        for piece in pieces:
+            copy.write(piece)
+    return cursor.rowcount
+
+
+def _judge_time(cursor: Cursor[TupleRow], latest: datetime | str) -> None:
+    """Raises _ImpossibleError for a time that no bar can have."""
+    if cursor.execute(JUDGE_TIME, (latest,)).fetchone() != (None,):
+        raise _ImpossibleError
 
 
 def _merge_blocks(conn: Connection[TupleRow], blocks: Iterable[Block], source: str) -> Counts:

@@ -15,6 +15,9 @@ from psycopg.rows import TupleRow
 from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
 
+_Minutes = defaultdict[datetime, set[str]]
+"""Symbols that have a bar in each."""
+
 
 class Complete(NamedTuple):
     """A minute that the feed's clock has passed."""
@@ -31,7 +34,7 @@ class Stretch:
     def __init__(
         self, conn: Connection[TupleRow], feed: str, channel: str, symbols: Sequence[str] | None
     ) -> None:
-        self._seen: defaultdict[datetime, set[str]] = defaultdict(set)
+        self._seen: _Minutes = defaultdict(set)
         self._latest: datetime | None = None
         # A bar of an earlier minute is a late one; it does not tell where the stretch begins.
         self._since: datetime | None = fetch_value(
@@ -57,13 +60,13 @@ class Stretch:
         """
         if not bars:
             return []
-        since = self._since
-        first = min((bar.ts for bar in bars if since is None or bar.ts >= since), default=None)
-        latest = max(bar.ts for bar in bars)
+        came = _by_minute(bars)
+        first = min((ts for ts in came if self._since is None or ts >= self._since), default=None)
+        latest = max(came)
         conn.execute(
             "select tickstock.extend_stretch(%s, %s, %s, %s)", (self.id, first, latest, len(bars))
         )
-        complete = self._complete(bars, self._latest or first or latest, latest)
+        complete = self._complete(came, self._latest or first or latest, latest)
         for minute in complete:
             conn.execute(
                 "select tickstock.complete_minute(%s, %s, %s)", (self.id, minute.ts, minute.bars)
@@ -72,8 +75,8 @@ class Stretch:
 
     def commit(self, bars: Sequence[Bar]) -> None:
         """What `extend` was told of is in the database for good."""
-        for bar in bars:
-            self._seen[bar.ts].add(bar.symbol)
+        for ts, symbols in _by_minute(bars).items():
+            self._seen[ts] |= symbols
         if self._seen:
             self._latest = max(self._seen)
             for ts in [ts for ts in self._seen if ts < self._latest]:
@@ -82,10 +85,18 @@ class Stretch:
     def close(self, conn: Connection[TupleRow], reason: str, *, intended: bool) -> None:
         conn.execute("select tickstock.close_stretch(%s, %s, %s)", (self.id, reason, intended))
 
-    def _complete(self, bars: Sequence[Bar], since: datetime, latest: datetime) -> list[Complete]:
+    def _complete(self, came: _Minutes, since: datetime, latest: datetime) -> list[Complete]:
         """The minutes from `since`, the latest one so far, up to `latest`, the new one."""
-        symbols = {ts: set(seen) for ts, seen in self._seen.items()}
-        for bar in bars:
-            if bar.ts >= since:
-                symbols.setdefault(bar.ts, set()).add(bar.symbol)
-        return [Complete(ts, len(symbols[ts])) for ts in sorted(symbols) if ts < latest]
+        minutes = {*self._seen, *(ts for ts in came if ts >= since)}
+        return [
+            Complete(ts, len(self._seen.get(ts, set()) | came.get(ts, set())))
+            for ts in sorted(minutes)
+            if ts < latest
+        ]
+
+
+def _by_minute(bars: Sequence[Bar]) -> _Minutes:
+    minutes: _Minutes = defaultdict(set)
+    for bar in bars:
+        minutes[bar.ts].add(bar.symbol)
+    return minutes

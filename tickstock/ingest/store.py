@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
 from tickstock.db.connection import connect, first_line, require_schema
-from tickstock.db.writer import Counts, write_bars, write_ticks
+from tickstock.db.writer import Counts, write_bars, write_new_bars, write_ticks
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.ingest.ledger import Complete, Stretch
@@ -45,6 +45,8 @@ class Store:
         self._url = url
         self._stop = stop
         self._stretch: Stretch | None = None
+        self._all_new = True
+        """Whether all bars of the last batch were new and possible: then those of the next are, too."""
         self._conn: Connection[TupleRow] | None = connect(url, program="ingest")
         require_schema(self._conn)
 
@@ -101,13 +103,17 @@ class Store:
         owed: Sequence[tuple[str, datetime]],
     ) -> tuple[Counts, Stored]:
         with conn.transaction():
-            written = write_bars(conn, bars, source=SOURCE, refusals=refusals)
+            write = write_new_bars if self._all_new else write_bars
+            written = write(conn, bars, source=SOURCE, refusals=refusals)
+            self._all_new = written.counts.inserted == len(bars)
             if trades:
                 write_ticks(conn, trades, source=SOURCE)
             if owed:
                 symbols, minutes = [symbol for symbol, _ in owed], [ts for _, ts in owed]
                 conn.execute("select tickstock.doubt(%s, %s)", (symbols, minutes))
-            possible = [bar for row, bar in enumerate(bars) if row not in written.refused_rows]
+            possible = list(bars)
+            if written.refused_rows:
+                possible = [b for row, b in enumerate(bars) if row not in written.refused_rows]
             complete = self._stretch.extend(conn, possible) if self._stretch else []
         return written.counts, Stored(possible, complete)
 
