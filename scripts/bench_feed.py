@@ -26,6 +26,7 @@ from bench_support import (
     show,
 )
 
+from tickstock.bars import Bar
 from tickstock.db.connection import connect, fetch_value
 from tickstock.simulator import RandomMarket
 from tickstock.simulator.events import Encoder, Event, frames
@@ -39,6 +40,7 @@ PATIENCE = 120.0
 """Seconds after which something that must happen has not happened."""
 BURST_LIMIT, MEMORY_LIMIT = 0.5, 250
 BARS = "select coalesce(sum(bars), 0)::bigint from feed_stretches"
+COPY = "copy ohlcv_1min (symbol, ts, open, high, low, close, volume, vwap) from stdin"
 LAST_TICK = "select exists (select from ticks where symbol = %s and ts = %s and sequence = %s)"
 
 
@@ -66,7 +68,7 @@ class Stream(NamedTuple):
 
 def stream(channel: str, symbols: int, minutes: int, *, trades: int | None = None) -> Stream:
     """A random market's minutes; `trades`: so many in each bar, else as many as the market has."""
-    market = RandomMarket(symbols, seed=1, start=START, end=START + timedelta(minutes=minutes))
+    market = _market(symbols, minutes)
     encoder, data, ends, bars, events = Encoder(), bytearray(), [], [0], 0
     for minute in market.minutes():
         if trades is not None:
@@ -85,6 +87,10 @@ def stream(channel: str, symbols: int, minutes: int, *, trades: int | None = Non
     # Of the first minute something may be missing, and a minute is over when the next one goes on.
     made = [0, *(number - bars[1] for number in bars[1:-1])]
     return Stream(channel, bytes(data), events, ends, made, last)
+
+
+def _market(symbols: int, minutes: int) -> RandomMarket:
+    return RandomMarket(symbols, seed=1, start=START, end=START + timedelta(minutes=minutes))
 
 
 def _events(channel: str, minute: Minute, encoder: Encoder) -> list[Event]:
@@ -213,6 +219,28 @@ def throughput(
     )
 
 
+def raw_copy(dsn: str, symbols: int, minutes: int, rounds: int) -> Row:
+    """What the database itself can take: the bars of AM by one COPY, without the table's triggers."""
+    bars = [bar for minute in _market(symbols, minutes).minutes() for bar in minute.bars]
+    text = "".join(map(_copy_line, bars))
+    times = []
+    for _ in range(rounds):
+        with database(dsn, "feed") as url, connect(url, program="bench") as conn:
+            conn.execute("drop trigger after_insert on ohlcv_1min")
+            began = time.monotonic()
+            with conn.cursor().copy(COPY) as copy:
+                copy.write(text)
+            times.append(time.monotonic() - began)
+    return Row(
+        f"instead of AM: raw COPY of the {len(bars):,} bars, nothing received or parsed, no triggers",
+        f"{len(bars) / Latencies(times).median:,.0f}/s",
+    )
+
+
+def _copy_line(bar: Bar) -> str:
+    return "\t".join(map(str, bar[:-1])) + "\n"
+
+
 def minute_by_minute(dsn: str, folder: Path, what: Stream, symbols: int) -> list[Row]:
     """Each minute at once, the next when it is committed: how long it takes, and how much memory."""
     times = []
@@ -303,6 +331,7 @@ def main(
             console.rule(str(installation), align="left")
             with running(installation) as dsn:
                 rows = [throughput(dsn, folder, what, rounds) for what in (bars, seconds, trades)]
+                rows.insert(1, raw_copy(dsn, symbols, minutes, rounds))
                 rows.append(throughput(dsn, folder, trades, rounds, ("--store-ticks",)))
                 show(console, "Stored, and received by the vendor's client", rows)
                 rows = minute_by_minute(dsn, folder, bars, symbols)
