@@ -1,4 +1,4 @@
-"""The feed's bars: copied straight in while all are new, and the same as merging them always."""
+"""The feed's bars and trades: copied straight in while all are new, the same as merging them always."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,9 +13,19 @@ from psycopg.rows import TupleRow
 from tests.properties import on_a_database
 from tickstock.bars import Bar, Refusal
 from tickstock.db.connection import fetch_value
-from tickstock.db.writer import Counts, Written, write_bars, write_new_bars
+from tickstock.db.writer import (
+    Counts,
+    Written,
+    write_bars,
+    write_new_bars,
+    write_new_ticks,
+    write_ticks,
+)
+from tickstock.ticks import Trade
 
 START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
+START_MS = round(START.timestamp() * 1_000)
+YEAR_2100_MS = 4_102_444_800_000
 REFUSALS = [Refusal("feed", "no event", "{}")]
 
 STORED = "select symbol, ts, open, high, low, close, volume, vwap, trades from ohlcv_1min"
@@ -56,6 +66,10 @@ def merged(conn: Connection[TupleRow], bars: Sequence[Bar]) -> Outcome:
 def bar(symbol: str, minute: int, price: Any = 10, **fields: Any) -> Bar:
     made = Bar(symbol, START + timedelta(minutes=minute), price, price, price, price, volume=100)
     return made._replace(**fields)
+
+
+def trade(symbol: str, milliseconds: int, sequence: int, **event: Any) -> Trade:
+    return Trade(symbol, START_MS + milliseconds, sequence, 10.25, 100, (12, 37), event)
 
 
 SYMBOLS = (
@@ -119,3 +133,41 @@ def test_new_bars_are_not_merged(conn: Connection[TupleRow]) -> None:
     again = Counts(received=200, unchanged=200)
     assert write_new_bars(conn, bars, source="feed") == Written(again, frozenset())
     assert fetch_value(conn, "select to_regclass('pg_temp.incoming_bars')") is not None
+
+
+TRADES = st.builds(
+    trade,
+    st.sampled_from(SYMBOLS),
+    st.integers(0, 2_000),
+    st.integers(1, 3),
+    x=st.sampled_from((None, 4, "4")),
+    i=st.sampled_from((None, "1", 'q"', "b\\", "a,b", "null", "],[")),
+    trft=st.sampled_from((None, START_MS, START_MS + 7_200_000, YEAR_2100_MS, 2**62)),
+)
+
+
+@on_a_database(examples=20)
+@given(st.lists(st.lists(TRADES, min_size=1, max_size=8), min_size=1, max_size=3))
+def test_new_trades_become_what_they_merge_to(
+    conn: Connection[TupleRow], batches: list[list[Trade]]
+) -> None:
+    conn.execute("truncate ticks, refused_bars")
+
+    def outcome(new: int) -> tuple[int, set[TupleRow], list[TupleRow]]:
+        ticks = {(*row[:5], *map(str, row[5:])) for row in conn.execute("select * from ticks")}
+        return new, ticks, conn.execute(REFUSED).fetchall()
+
+    for batch in batches:
+        with conn.transaction(force_rollback=True):
+            wanted = outcome(write_ticks(conn, batch, source="feed"))
+        assert outcome(write_new_ticks(conn, batch, source="feed")) == wanted
+
+
+def test_new_trades_are_not_merged(conn: Connection[TupleRow]) -> None:
+    trades = [trade(symbol, at, 1) for at in range(100) for symbol in "BA"]
+    assert write_new_ticks(conn, trades, source="feed") == 200
+    assert fetch_value(conn, "select to_regclass('pg_temp.incoming_ticks')") is None
+    assert write_new_ticks(conn, trades, source="feed") == 0
+    late = trade("A", 0, 2)._replace(at=YEAR_2100_MS)
+    assert write_new_ticks(conn, [late], source="feed") == 0
+    assert "more than a day in the future" in fetch_value(conn, "select reason from refused_bars")

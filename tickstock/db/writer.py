@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import chain, islice
 from operator import attrgetter
@@ -23,8 +23,13 @@ COPY_NEW = f"copy public.ohlcv_1min {OF_BAR} from stdin (format csv, null 'null'
 COPY_BLOCKS = f"copy pg_temp.incoming_bars {OF_BLOCK} from stdin"
 COPY_NEW_BLOCKS = f"copy public.ohlcv_1min {OF_BLOCK} from stdin"
 COPY_TICKS = "copy pg_temp.incoming_ticks from stdin"
+COPY_NEW_TICKS = "copy public.ticks from stdin (format csv, null 'null')"
+
+REPORTED_WITHIN = 3_600_000
+"""Milliseconds: a trade whose report is later than that is judged by merging."""
 
 NULL = r"\N"
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of UTC, whose name is added
 
 MERGE = (
     "select received, inserted, replaced, unchanged, refused, refused_rows"
@@ -33,6 +38,7 @@ MERGE = (
 
 # Of all that is judged, the time alone: constraints of the table judge the rest.
 JUDGE_TIME = "select public.bar_defect('A', %s, 1, 1, 1, 1, 1, null, null)"
+JUDGE_TICKS = "select %s <= 1000 * extract(epoch from now() + interval '1 day')"
 
 
 class Counts(NamedTuple):
@@ -118,6 +124,15 @@ def write_ticks(conn: Connection[TupleRow], trades: Iterable[Trade], *, source: 
         return int(row[0])
 
 
+def write_new_ticks(conn: Connection[TupleRow], trades: Sequence[Trade], *, source: str) -> int:
+    """As `write_ticks` does, in half the time if all trades are new: see `write_new_bars`."""
+    try:
+        with conn.transaction(), conn.cursor() as cursor:
+            return _copy_ticks(cursor, trades)
+    except _NOT_NEW:
+        return write_ticks(conn, trades, source=source)
+
+
 def _bar_line(bar: Bar) -> str:
     """As COPY reads it: several times faster than by psycopg's adapters."""
     symbol, ts, opened, high, low, close, volume, vwap, trades = bar
@@ -183,6 +198,53 @@ def _copy_bars(
     return Counts(received=inserted + refused, inserted=inserted, refused=refused)
 
 
+def _copy_ticks(cursor: Cursor[TupleRow], trades: Sequence[Trade]) -> int:
+    """All or nothing."""
+    ordered = sorted(trades, key=attrgetter("symbol"))
+    copied = _copy_new(cursor, COPY_NEW_TICKS, _csv_pieces(map(_tick_row, ordered)))
+    latest = max(trade.at for trade in trades) + REPORTED_WITHIN
+    if cursor.execute(JUDGE_TICKS, (latest,)).fetchone() != (True,):
+        raise _ImpossibleError
+    return copied
+
+
+def _tick_row(trade: Trade) -> tuple[object, ...]:
+    symbol, at, sequence, price, size, conditions, _ = trade
+    exchange, name, tape, trf, trf_at = trade.venue
+    if trf_at is not None and trf_at > at + REPORTED_WITHIN:
+        raise _ImpossibleError
+    reported = None if trf_at is None else _milliseconds(trf_at)
+    codes = _array(conditions)
+    return (
+        symbol,
+        _milliseconds(at),
+        sequence,
+        price,
+        size,
+        codes,
+        exchange,
+        name,
+        tape,
+        trf,
+        reported,
+    )
+
+
+def _milliseconds(at: int) -> str:
+    """As PostgreSQL reads a time; `at` is in milliseconds after the epoch."""
+    return f"{_second(at // 1_000)}.{at % 1_000:03}+00"
+
+
+@lru_cache(maxsize=4096)
+def _second(at: int) -> str:
+    return str(_EPOCH + timedelta(seconds=at))
+
+
+@lru_cache(maxsize=4096)
+def _array(codes: tuple[int, ...]) -> str:
+    return f"{{{','.join(map(str, codes))}}}"
+
+
 def _copy_blocks(cursor: Cursor[TupleRow], blocks: Iterator[Block], sent: list[Block]) -> Counts:
     """All or nothing. What was taken from `blocks` is in `sent` afterwards, also after a failure."""
 
@@ -198,15 +260,15 @@ def _copy_blocks(cursor: Cursor[TupleRow], blocks: Iterator[Block], sent: list[B
     return Counts(received=inserted + refused, inserted=inserted, refused=refused)
 
 
-def _csv_pieces(bars: Sequence[Bar]) -> Iterator[bytes]:
+def _csv_pieces(tuples: Iterable[tuple[object, ...]]) -> Iterator[bytes]:
     """As COPY reads CSV. JSON's way to write a row is nearly the same, and several times faster."""
-    for start in range(0, len(bars), 1_000):
-        rows = [tuple(bar) for bar in bars[start : start + 1_000]]
+    each = map(tuple, tuples)  # a named one is none to JSON
+    while rows := list(islice(each, 1_000)):
         try:
             text = orjson.dumps(rows, default=str)
         except TypeError:  # a number of more than 64 bits
             raise _ImpossibleError from None
-        if b"\\" in text or text.count(b"],[") >= len(rows):  # a symbol that is spelled differently
+        if b"\\" in text or text.count(b"],[") >= len(rows):  # a text that is spelled differently
             raise _ImpossibleError
         yield text[2:-2].replace(b"],[", b"\n") + b"\n"
 

@@ -52,7 +52,8 @@ class Item(NamedTuple):
 
 class _Taken(NamedTuple):
     item: Item
-    of_file: bool
+    in_file: int
+    """Bytes that it takes in the file."""
 
 
 class Inbox:
@@ -69,10 +70,9 @@ class Inbox:
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._unstored: deque[_Taken] = deque()
-        self._unstored_of_file = 0
         self._changed = threading.Condition()
         self._path, self._file, self._lock = _open_file(folder, name)
-        self._read_at = 0
+        self._stored_at = self._read_at = 0
         self._write_at = _whole_records(self._path, self._file)
 
     @property
@@ -82,12 +82,12 @@ class Inbox:
 
     @property
     def spilled(self) -> int:
-        """Bytes that wait in the file."""
-        return self._write_at - self._read_at
+        """Bytes in the file that are not stored."""
+        return self._write_at - self._stored_at
 
     @property
     def empty(self) -> bool:
-        return not self._items and not self.spilled
+        return not self._items and not self._unread
 
     @property
     def done(self) -> bool:
@@ -99,7 +99,7 @@ class Inbox:
         """Whether it could be taken in: False when memory and disk are full."""
         with self._changed:
             # What comes after something in the file must not overtake it.
-            if self.spilled or self._bytes >= self._limit:
+            if self._unread or self._bytes >= self._limit:
                 if not self._spill(item):
                     return False
             else:
@@ -113,24 +113,23 @@ class Inbox:
         with self._changed:
             if not self._changed.wait_for(lambda: not self.empty, timeout):
                 return None
-            of_file = not self._items
-            if of_file:
-                item = self._unspill()
-                self._unstored_of_file += 1
-            else:
+            before = self._read_at
+            if self._items:
                 item = self._items.popleft()
                 self._bytes -= len(item.data) + OVERHEAD
-            self._unstored.append(_Taken(item, of_file))
+            else:
+                item = self._unspill()
+            self._unstored.append(_Taken(item, self._read_at - before))
             return item
 
     def stored(self, number: int) -> None:
         """So many more of those that were taken are stored: the file can forget them."""
         with self._changed:
             for _ in range(number):
-                self._unstored_of_file -= self._unstored.popleft().of_file
-            if self._write_at and not self.spilled and not self._unstored_of_file:
+                self._stored_at += self._unstored.popleft().in_file
+            if self._write_at and not self.spilled:
                 self._file.truncate(0)
-                self._read_at = self._write_at = 0
+                self._stored_at = self._read_at = self._write_at = 0
                 log.info("all that waited in %s is stored", self._path)
 
     def keep(self) -> Path | None:
@@ -140,16 +139,16 @@ class Inbox:
                 return None
             # What waits in memory came before what waits in the file.
             items = [*(taken.item for taken in self._unstored), *self._items]
-            while self.spilled:
+            while self._unread:
                 items.append(self._unspill())
             self._file.seek(0)
             self._file.truncate()
             for item in items:
                 self._file.write(_record(item))
-            self._write_at, self._read_at = self._file.tell(), 0
+            self._write_at = self._file.tell()
+            self._stored_at = self._read_at = 0
             self._items.clear()
             self._unstored.clear()
-            self._unstored_of_file = 0
             return self._path
 
     def close(self) -> None:
@@ -165,6 +164,11 @@ class Inbox:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def _unread(self) -> int:
+        """Bytes of the file that were not taken."""
+        return self._write_at - self._read_at
 
     def _spill(self, item: Item) -> bool:
         if not self._write_at:

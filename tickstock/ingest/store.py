@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
 from tickstock.db.connection import connect, first_line, require_schema
-from tickstock.db.writer import Counts, write_bars, write_new_bars, write_ticks
+from tickstock.db.writer import Counts, write_bars, write_new_bars, write_new_ticks
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.ingest.ledger import Complete, Stretch
@@ -107,7 +107,7 @@ class Store:
             written = write(conn, bars, source=SOURCE, refusals=refusals)
             self._all_new = written.counts.inserted == len(bars)
             if trades:
-                write_ticks(conn, trades, source=SOURCE)
+                write_new_ticks(conn, trades, source=SOURCE)
             if owed:
                 symbols, minutes = [symbol for symbol, _ in owed], [ts for _, ts in owed]
                 conn.execute("select tickstock.doubt(%s, %s)", (symbols, minutes))
