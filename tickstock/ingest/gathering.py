@@ -79,7 +79,6 @@ class Gatherer(threading.Thread):
     def _add(self, item: Item) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._has_room() or self._stopping.is_set())
-            self._items += 1
             if item.kind is not Kind.FRAME:
                 self._told = item
             else:
@@ -89,6 +88,7 @@ class Gatherer(threading.Thread):
                 self.ignored += frame.ignored
                 if frame.bars or frame.seconds or frame.trades:
                     self._received_at = item.at
+            self._items += 1
             self._changed.notify()
 
     def _has_room(self) -> bool:

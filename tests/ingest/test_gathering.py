@@ -1,0 +1,81 @@
+"""Batches of the inbox: in its order, never beyond what tells of the connection, and not without bound."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tickstock.ingest.gathering import BATCH, Batch, Gatherer
+from tickstock.ingest.inbox import Inbox, Item, Kind
+from tickstock.ingest.making import Making
+
+START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
+EVENT = {"ev": "AM", "s": 1_763_994_600_000, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1}
+
+
+def frame(*symbols: str) -> Item:
+    return Item(Kind.FRAME, START, orjson.dumps([{**EVENT, "sym": symbol} for symbol in symbols]))
+
+
+@contextmanager
+def gathering(inbox: Inbox, making: Making | None = None) -> Iterator[Gatherer]:
+    gatherer = Gatherer(inbox, making or Making())
+    gatherer.start()
+    try:
+        yield gatherer
+    finally:
+        gatherer.stop()
+        gatherer.join()
+
+
+def take(gatherer: Gatherer, items: int) -> list[Batch]:
+    """Batches of so many items in all."""
+    batches: list[Batch] = []
+    while sum(batch.items for batch in batches) < items:
+        batches.append(gatherer.take(timeout=30))
+        assert batches[-1].items
+    return batches
+
+
+def test_what_tells_of_the_connection_ends_a_batch(tmp_path: Path) -> None:
+    lost = Item(Kind.LOST, START, b"cut")
+    with Inbox(tmp_path, "feed") as inbox, gathering(inbox) as gatherer:
+        for item in (frame("A"), frame("B"), lost, frame("C"), lost):
+            inbox.put(item)
+        told: list[str | None] = []
+        for batch in take(gatherer, 5):
+            told += [bar.symbol for bar in batch.made.bars]
+            told += [None] if batch.told else []
+        assert told == ["A", "B", None, "C", None]
+        assert not inbox.done
+        inbox.stored(5)
+        assert inbox.done
+
+
+def test_a_batch_that_is_full_leaves_the_rest_in_the_inbox(tmp_path: Path) -> None:
+    large = frame(*(f"S{number}" for number in range(BATCH)))
+    with Inbox(tmp_path, "feed") as inbox, gathering(inbox) as gatherer:
+        for item in (large, large, large):
+            inbox.put(item)
+        assert [len(batch.made.bars) for batch in take(gatherer, 3)] == 3 * [BATCH]
+
+
+def test_nothing_came(tmp_path: Path) -> None:
+    with Inbox(tmp_path, "feed") as inbox, gathering(inbox) as gatherer:
+        assert gatherer.take(timeout=0).items == 0
+
+
+class Broken(Making):
+    def add(self, frame: object) -> None:  # noqa: ARG002
+        raise ArithmeticError("a mistake of ours")
+
+
+def test_a_mistake_of_ours_is_not_swallowed(tmp_path: Path) -> None:
+    with Inbox(tmp_path, "feed") as inbox, gathering(inbox, Broken()) as gatherer:
+        inbox.put(frame("A"))
+        with pytest.raises(ArithmeticError, match="a mistake of ours"):
+            gatherer.take(timeout=30)
+        inbox.stored(1)
