@@ -81,14 +81,15 @@ begin atomic
     where s.day between (owed.until at time zone 'America/New_York')::date - 10 and (owed.until at time zone 'America/New_York')::date
       and s.starts < owed.until
   ), wish as materialized (
-    select w.symbol, l.id, l.starts, l.latest, l.covered, l.alive, l.intended
+    select w.symbol, l.id, l.starts, l.latest, l.covered, l.alive, l.intended, l.closed_at
     from public.feed_live l cross join lateral unnest(coalesce(l.symbols, array['*'])) w (symbol)
   ), promise as (
     -- From the first bar that ever came for the symbol, to where its newest stretch has come; beyond
-    -- that one, if it ended otherwise than it was meant to.
+    -- that one, if it ended otherwise than it was meant to, or was to follow another one and brought nothing.
     select w.symbol, min(w.starts) as starts,
       (array_agg(case when w.alive and w.latest is not null then w.latest
-                      when w.intended then null else (select until from time) end order by w.id desc))[1] as ends,
+                      when w.intended and w.latest is not null then null
+                      else least((select until from time), case when w.intended then w.closed_at end) end order by w.id desc))[1] as ends,
       max(w.latest) + interval '1 minute' as at_least,
       (array_agg(w.alive and w.latest is not null order by w.id desc))[1] as goes_on,
       range_agg(w.covered) as covered

@@ -73,7 +73,7 @@ def owed_by_counting(
         beyond = max(s.latest for s in own if s.latest is not None) + 1
         if newest_alive and newest.latest is not None:
             beyond = max(newest.latest, first)
-        elif newest_alive or newest.end != "intended":
+        elif newest_alive or newest.end != "intended" or newest.latest is None:
             beyond = max(beyond, until)
         minutes = set(range(first, beyond))
         for stretch, on in zip(stretches, goes_on, strict=True):

@@ -24,7 +24,7 @@ from tickstock.simulator import Faults, RandomMarket, Simulator
 
 from .hand_fed import OPENING
 from .hardship import cut_connections, database_gone
-from .program import KEY, Program, eventually, run
+from .program import KEY, Program, eventually, run, until
 from .proxy import Proxy
 
 FAULTS = int(os.environ.get("TICKSTOCK_TEST_FAULTS", "200"))
@@ -88,9 +88,11 @@ class Chaos:
         self._kinds[kind]()
         self.struck[kind] += 1
 
-    def end(self) -> None:
+    def end(self, last: datetime) -> None:
+        """Stop once the market's last minute is there: what an operator's stop cuts off is not owed."""
         assert self._ingest
         self._ingest.await_error("feed: ")  # before, it has no ear for signals
+        until(self._url, "select latest_minute()", last)
         assert self._ingest.stop() == 0, "".join(self._ingest.errors)
         self._check(self._ingest)
 
@@ -178,7 +180,7 @@ def test_in_the_end_the_table_holds_what_the_vendor_holds(
         while not simulator.finished.is_set():
             chaos.pause()
             chaos.strike()
-        chaos.end()
+        chaos.end(max(ts for _, ts in simulator.truth()))
         done = run("backfill", **chaos.settings())
         assert done.returncode == 0, done.stderr
         assert "nothing is owed" in done.stdout, run("gaps", **chaos.settings()).stdout
