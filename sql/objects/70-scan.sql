@@ -19,7 +19,8 @@ begin
     join (select q.shard, min(q.id) as oldest from tickstock.scan_queue q where q.ready_at <= clock group by q.shard) w using (shard)
     order by w.oldest
     limit ceil((select count(*) from tickstock.scan_shards)::numeric / greatest(1, scanners))
-    for update of s skip locked);
+    -- Not "for update": queued batches refer to the row, and their writers would wait.
+    for no key update of s skip locked);
 end $$;
 comment on function tickstock.take_shards() is
   'Locks shares of the symbols of which complete candles wait, those that have waited longest, and not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
@@ -42,7 +43,9 @@ begin
   ), batch as (
     delete from tickstock.scan_queue q using ready r
     where q.shard = r.shard and q.ready_at = r.ready_at and q.id = r.id and r.so_far - r.size < most
-    returning q.timeframe, q.symbols, q.starts
+    returning q.shard, q.timeframe, q.symbols, q.starts
+  ), counted as (
+    update tickstock.scan_shards s set taken = s.taken + 1 where s.shard in (select b.shard from batch b)
   ), taken as materialized (
     select distinct b.timeframe, c.symbol, c.ts from batch b cross join lateral unnest(b.symbols, b.starts) c (symbol, ts)
   ), time as materialized (
@@ -136,6 +139,44 @@ begin
       end $q$, tf.timeframe, tf.in_a_mark);
     execute format('comment on function tickstock.windows_%s(text[], timestamptz[], timestamptz[], integer, integer) is %L', tf.timeframe,
       format('For each symbol its %s candles from since to until, which are known to be complete, at least so many complete ones before and after these as far as there are any, oldest first, as arrays for the pattern functions. prices: the closes from since on, exactly.', tf.timeframe));
+  end loop;
+end $$;
+
+create or replace function tickstock.state_of_shares(symbols text[], out changes text, out taken bigint[], out shards integer[])
+language sql stable
+begin atomic
+  select (select format('%s/%s', count(*), max(u.id)) from tickstock.unqueued_changes u),
+    (select array_agg(s.taken order by s.shard) from tickstock.scan_shards s),
+    (select array_agg(tickstock.shard_of(u.symbol) order by u.nth) from unnest(symbols) with ordinality u (symbol, nth));
+end;
+comment on function tickstock.state_of_shares(text[]) is
+  'By which a scanner sees whether windows that it keeps are still right: changes differs once bars have changed past the queue, taken says of each share, from 0 on, how often candles of it were taken. shards: the share of each of these symbols.';
+
+-- Windows that a scanner keeps grow by a few candles, those that it judges the last of them.
+do $$
+declare
+  tf record;
+begin
+  for tf in select timeframe from timeframes where timeframe in ('1min', '5min') loop
+    execute format($q$
+      create or replace function tickstock.fresh_%1$s(symbols text[], after float8[], until timestamptz[])
+      returns table (changes text, nth float8[], starts float8[], opens float8[], highs float8[], lows float8[], closes float8[],
+                     volumes float8[], prices text)
+      language sql stable
+      begin atomic
+        select (select s.changes from tickstock.state_of_shares('{}') s), array_agg(n.nth), array_agg(date_part('epoch', n.ts)),
+          array_agg(n.open::float8), array_agg(n.high::float8), array_agg(n.low::float8), array_agg(n.close::float8),
+          array_agg(n.volume::float8), string_agg(n.close::text, ' ')
+        from (
+          select u.nth::float8, c.ts, c.open, c.high, c.low, c.close, c.volume
+          from unnest(symbols, after, until) with ordinality u (symbol, after, until, nth)
+          cross join lateral (
+            select o.ts, o.open, o.high, o.low, o.close, o.volume from public.ohlcv_%1$s o
+            where o.symbol = u.symbol and o.ts > to_timestamp(u.after) and o.ts <= u.until offset 0) c
+          order by u.nth, c.ts) n;
+      end $q$, tf.timeframe);
+    execute format('comment on function tickstock.fresh_%s(text[], float8[], timestamptz[]) is %L', tf.timeframe,
+      format('%s candles of each symbol after a time (seconds since 1970, UTC) up to those that begin at until, by symbol, oldest first, as arrays; nth: of which symbol, from 1 on. changes: as tickstock.state_of_shares() tells in this very snapshot. prices: the closes, exactly.', tf.timeframe));
   end loop;
 end $$;
 
