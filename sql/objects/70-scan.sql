@@ -2,7 +2,9 @@
 -- is complete of it. What is taken, what follows and what is found is one transaction: a scanner that
 -- dies gives its share back, and no two judge candles of one symbol at the same time.
 
-create or replace function tickstock.take_shards() returns integer[]
+-- Up to version 0.1 it took a fair share whatever its size.
+drop function if exists tickstock.take_shards();
+create or replace function tickstock.take_shards(most integer) returns integer[]
 language plpgsql
 as $$
 declare
@@ -13,17 +15,29 @@ declare
     where l.locktype = 'advisory' and l.mode = 'ShareLock' and l.granted and l.objsubid = 1
       and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
       and l.objid::bigint = hashtext('tickstock.scanners')::bigint & x'ffffffff'::bigint);
+  fair constant integer := ceil((select count(*) from tickstock.scan_shards)::numeric / greatest(1, scanners));
+  candles bigint := 0;
+  mine integer[] := '{}';
+  waits record;
 begin
-  return array(
-    select s.shard from tickstock.scan_shards s
-    join (select q.shard, min(q.id) as oldest from tickstock.scan_queue q where q.ready_at <= clock group by q.shard) w using (shard)
-    order by w.oldest
-    limit ceil((select count(*) from tickstock.scan_shards)::numeric / greatest(1, scanners))
+  for waits in
+    select q.shard, min(q.id) as oldest from tickstock.scan_queue q where q.ready_at <= clock group by q.shard order by oldest
+  loop
     -- Not "for update": queued batches refer to the row, and their writers would wait.
-    for no key update of s skip locked);
+    perform from tickstock.scan_shards s where s.shard = waits.shard for no key update skip locked;
+    if found then
+      mine := mine || waits.shard;
+      candles := candles + (
+        select sum(cardinality(b.symbols)) from (
+          select q.symbols from tickstock.scan_queue q where q.shard = waits.shard and q.ready_at <= clock
+          order by q.ready_at, q.id limit most) b);
+    end if;
+    exit when candles >= most or cardinality(mine) >= fair;
+  end loop;
+  return mine;
 end $$;
-comment on function tickstock.take_shards() is
-  'Locks shares of the symbols of which complete candles wait, those that have waited longest, and not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
+comment on function tickstock.take_shards(integer) is
+  'Locks shares of the symbols of which complete candles wait, those that have waited longest, until there are so many candles; not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
 
 create or replace function tickstock.take_candles(most integer)
 returns table (timeframe text, symbol text, ts timestamptz)
@@ -32,7 +46,7 @@ as $$
 #variable_conflict use_column
 declare
   clock constant timestamptz := public.latest_minute();
-  mine constant integer[] := tickstock.take_shards();
+  mine constant integer[] := tickstock.take_shards(most);
 begin
   return query
   with ready as materialized (

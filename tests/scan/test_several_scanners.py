@@ -25,7 +25,6 @@ from tickstock.scan.windows import at
 from tickstock.simulator import RandomMarket
 from tickstock.timeframes import TIMEFRAMES
 
-SCANNERS = 4
 CUTS = 12
 EVENTS = "select pattern, symbol, timeframe, ts, direction, price, details from events"
 
@@ -61,8 +60,8 @@ def summing() -> Pattern:
 class SeeingScanner(Scanner):
     """Keeps which candles its last scan has judged."""
 
-    def __init__(self) -> None:
-        super().__init__([summing()])
+    def __init__(self, beside: Scanner | None = None) -> None:
+        super().__init__([summing()], beside=beside)
         self.seen: list[tuple[str, str, datetime]] = []
 
     def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
@@ -81,13 +80,14 @@ class Scanning(threading.Thread):
     Which candles its committed transactions have scanned is written down by these transactions.
     """
 
-    def __init__(self, url: str, seed: int, done: threading.Event) -> None:
+    def __init__(self, url: str, seed: int, done: threading.Event, beside: Scanner | None) -> None:
         super().__init__(name=f"scanner {seed}")
         self.mishaps = self.cuts = 0
         self.failure: Exception | None = None
         self._url = url
         self._rng = random.Random(seed)
         self._done = done
+        self._beside = beside
 
     def run(self) -> None:
         try:
@@ -98,7 +98,7 @@ class Scanning(threading.Thread):
 
     def _work(self) -> bool:
         """Whether all is done; else the connection is lost."""
-        scanner = SeeingScanner()
+        scanner = SeeingScanner(self._beside)
         try:
             with connect(self._url, program="scan") as conn:
                 conn.execute("select pg_advisory_lock_shared(hashtext('tickstock.scanners'))")
@@ -130,7 +130,10 @@ class Scanning(threading.Thread):
 def test_nothing_is_lost_and_nothing_twice(url: str, engine: Engine) -> None:
     minutes = market()
     done = threading.Event()
-    scanners = [Scanning(url, seed, done) for seed in range(SCANNERS)]
+    # Two of one program, which share what they know, and two others.
+    program = SeeingScanner()
+    besides = (None, None, program, program)
+    scanners = [Scanning(url, seed, done, beside) for seed, beside in enumerate(besides)]
     rng = random.Random(0)
     with connect(url, program="test") as conn:
         conn.execute("create table takes (timeframe text, symbol text, ts timestamptz)")
@@ -143,7 +146,7 @@ def test_nothing_is_lost_and_nothing_twice(url: str, engine: Engine) -> None:
         done.set()
         for scanner in scanners:
             scanner.join(60)
-        assert [scanner.failure for scanner in scanners] == [None] * SCANNERS
+        assert [scanner.failure for scanner in scanners] == [None] * len(besides)
         assert not any(scanner.is_alive() for scanner in scanners)
         assert sum(scanner.mishaps for scanner in scanners) > 5
         assert sum(scanner.cuts for scanner in scanners) > 5

@@ -113,13 +113,16 @@ def _found(
 
 
 def _row(series: Series, number: int, hit: Hit, reach: int) -> Found:
-    ts = series.ts
+    ts = series.columns[0]
     return Found(
-        *(series.symbol, at(ts[number]), hit.pattern, hit.direction),
-        price=series.prices[number - series.first],
-        strength=hit.strength,
-        details=orjson.dumps(hit.details).decode(),
-        candles_from=at(ts[max(0, number - reach)]),
+        series.span.symbol,
+        at(float(ts[number])),
+        hit.pattern,
+        hit.direction,
+        series.prices[number - series.first],
+        hit.strength,
+        orjson.dumps(hit.details).decode(),
+        at(float(ts[max(0, number - reach)])),
     )
 
 

@@ -41,11 +41,14 @@ class _Share:
 
 
 class KeptWindows:
-    """The windows of one scanner, between the beginning and the end of its transactions."""
+    """The windows of one scanner, between the beginning and the end of its transactions.
 
-    def __init__(self) -> None:
-        self._shares: dict[int, _Share] = {}
-        self._share_of: dict[str, int] = {}
+    Scanners of one program, each in a thread, may share theirs.
+    """
+
+    def __init__(self, shared: "KeptWindows | None" = None) -> None:
+        self._shares: dict[int, _Share] = shared._shares if shared else {}
+        self._share_of: dict[str, int] = shared._share_of if shared else {}
         self._taken: dict[int, int] = {}
         """In this transaction, by share: its counter."""
 

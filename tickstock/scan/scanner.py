@@ -60,10 +60,11 @@ class Scanned(NamedTuple):
 class Scanner:
     """Scans candles for patterns."""
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], *, beside: "Scanner | None" = None) -> None:
+        """beside: one in another thread of the program, with which this one shares what it knows."""
         self._catalog = Catalog(patterns)
-        self._failures = Failures()
-        self._windows = KeptWindows()
+        self._failures: Failures = beside._failures if beside else Failures()
+        self._windows: KeptWindows = KeptWindows(beside._windows if beside else None)
 
     def scan(self, conn: Connection[TupleRow], *, most: int = 5_000) -> Scanned:
         """Judge about that many candles of those that wait, record events; all or nothing."""

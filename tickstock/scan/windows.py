@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -65,7 +66,7 @@ class Series(NamedTuple):
 
     @property
     def judged(self) -> int:
-        return len(self.ts) - self.first
+        return int(self.columns.shape[1]) - self.first
 
     @property
     def symbol(self) -> str:
@@ -80,6 +81,7 @@ class Reader(Protocol):
     ) -> Iterable[Series]: ...
 
 
+@lru_cache(maxsize=10_000)  # thousands of events share a few times
 def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
