@@ -13,7 +13,16 @@ from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
 from tests.scan.oracle import candles_of
-from tests.scan.support import WAITING, bar, drain, firing, new_york, terminate, write
+from tests.scan.support import (
+    WAITING,
+    bar,
+    drain,
+    firing,
+    new_york,
+    on_one_engine,
+    terminate,
+    write,
+)
 from tickstock.bars import Bar
 from tickstock.db.connection import connect, fetch_value
 from tickstock.errors import DatabaseUnavailableError
@@ -188,3 +197,18 @@ def test_scanners_share_what_waits_and_do_not_wait(url: str, conn: Connection[Tu
             assert 100 < taken < 300, "a half, by the shares of the symbols"
             assert drain(other, scanner).candles == 400 - taken
         assert drain(other, scanner).candles == taken, "it gave them back"
+
+
+@on_one_engine
+def test_who_takes_little_leaves_the_rest_and_lets_writers_pass(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    opening = new_york("2025-11-24 09:30")
+    bars = [bar(f"S{n}", opening) for n in range(400)]
+    write(conn, *bars)
+    with connect(url, program="test") as other, conn.transaction(force_rollback=True):
+        other.execute("set statement_timeout = '5s'")
+        taken = len(conn.execute("select tickstock.take_candles(20)").fetchall())
+        assert 20 <= taken < 60, "two or three shares"
+        assert drain(other, Scanner([summing()])).candles == 400 - taken
+        write(other, *(each._replace(volume=7) for each in bars))
