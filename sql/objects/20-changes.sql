@@ -96,6 +96,17 @@ begin
 end $$;
 comment on function tickstock.before_truncate() is 'Trigger of ohlcv_1min: every half hour that is about to lose its bars becomes dirty.';
 
+create or replace function tickstock.before_truncate_of_queue() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tickstock.note_unqueued_change();
+  return null;
+end $$;
+comment on function tickstock.before_truncate_of_queue() is 'Trigger of tickstock.scan_queue: of the changes that wait there scanners do not learn any more.';
+
+create or replace trigger before_truncate before truncate on tickstock.scan_queue
+  for each statement execute function tickstock.before_truncate_of_queue();
 create or replace trigger after_insert after insert on ohlcv_1min
   referencing new table as new_bars for each statement execute function tickstock.after_write();
 create or replace trigger after_update after update on ohlcv_1min

@@ -13,12 +13,14 @@ from tests.scan.support import Recorder, Window, bar, drain, new_york, on_one_en
 from tests.scan.test_windows import directly, rows_of
 from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
+from tickstock.scan.kept import LONGEST
 from tickstock.scan.windows import Series, Span
 
 LENGTH = 6
 KEPT = ("1min", "5min")
 SYMBOLS = ("A", "B", "C", "D")
 MINUTE = timedelta(minutes=1)
+CHANGES = "select changes from tickstock.state_of_shares('{}')"
 BEGIN = new_york("2025-11-24 09:30")
 
 
@@ -132,16 +134,40 @@ def test_what_passes_the_queue_is_seen_in_the_next_window(
     scanner = Recorder(3, ["1min"])
     write(conn, minute(0), minute(2))
     drain(conn, scanner)
-    before = fetch_value(conn, "select changes from tickstock.state_of_shares('{}')")
+    before = fetch_value(conn, CHANGES)
     conn.execute("set tickstock.scan_queue = off")
     conn.execute(change)
     conn.execute("reset tickstock.scan_queue")
-    assert fetch_value(conn, "select changes from tickstock.state_of_shares('{}')") != before
+    assert fetch_value(conn, CHANGES) != before
     write(conn, minute(3))
     scanner.windows.clear()
     drain(conn, scanner)
     (window,) = scanner.windows
     assert rows_of(window) == directly(conn, window, 3)
+
+
+@on_one_engine
+def test_what_is_truncated_from_the_queue_is_seen_too(conn: Connection[TupleRow]) -> None:
+    scanner = Recorder(3, ["1min"])
+    write(conn, minute(0), minute(1))
+    drain(conn, scanner)
+    write(conn, minute(1)._replace(volume=7))
+    conn.execute("truncate tickstock.scan_queue")
+    write(conn, minute(2))
+    drain(conn, scanner)
+    assert rows_of(scanner.windows[-1]) == directly(conn, scanner.windows[-1], 3)
+
+
+@on_one_engine
+def test_notes_of_changes_are_thinned_and_seen_nevertheless(conn: Connection[TupleRow]) -> None:
+    write(conn, minute(0))
+    conn.execute("select tickstock.note_unqueued_change() from generate_series(1, 1001)")
+    known = [fetch_value(conn, CHANGES)]
+    conn.execute("call ohlcv_keep_house()")
+    known.append(fetch_value(conn, CHANGES))
+    assert fetch_value(conn, "select count(*) from tickstock.unqueued_changes") == 1
+    conn.execute("call ohlcv_keep_house()")
+    assert known[0] != known[1] == fetch_value(conn, CHANGES)
 
 
 def starts_of(windows: list[Window]) -> list[int]:
@@ -194,11 +220,12 @@ def test_a_late_bar_and_one_days_after_it(conn: Connection[TupleRow]) -> None:
 
 
 @on_one_engine
+@pytest.mark.parametrize("length", [LENGTH, LONGEST + 1, LONGEST + 2])
 def test_only_what_is_new_is_read(
-    conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+    conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    """The test of what is kept would pass as well if nothing were."""
-    scanner = Recorder(LENGTH, ["1min"])
+    """But for windows that are too long to be kept of thousands of symbols."""
+    scanner = Recorder(length, ["1min"])
     write(conn, *map(minute, range(4)))
     drain(conn, scanner)
     read: list[Span] = []
@@ -210,5 +237,8 @@ def test_only_what_is_new_is_read(
     monkeypatch.setattr("tickstock.scan.kept.read_series", nothing)
     write(conn, minute(4))
     drain(conn, scanner)
-    assert not read
-    assert scanner.windows[-1].close.tolist() == [10, 11, 12, 13, 14]
+    if length > LONGEST + 1:
+        assert read == [Span("A", BEGIN + 4 * MINUTE, BEGIN + 4 * MINUTE)]
+    else:
+        assert not read
+        assert scanner.windows[-1].close.tolist() == [10, 11, 12, 13, 14]

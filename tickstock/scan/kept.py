@@ -18,6 +18,8 @@ from tickstock.scan.windows import Series, Span, float_arrays, read_series
 
 TIMEFRAMES = ("1min", "5min")
 """Of which windows are kept: the longer ones come seldom, and would take as much memory each."""
+LONGEST = 200
+"""Candles before the judged one, with which windows are kept: some 10 kB each, of thousands of symbols."""
 STATE = "select changes, taken, shards from tickstock.state_of_shares(%s)"
 FRESH = {
     timeframe: sql.SQL("select * from tickstock.{}(%s, %s, %s)").format(
@@ -72,7 +74,7 @@ class KeptWindows:
     ) -> list[Series]:
         """As read_series(); but a span after its window is read without candles after it, of which none
         has been judged: they wait in the queue."""
-        if timeframe not in TIMEFRAMES:
+        if timeframe not in TIMEFRAMES or reach > LONGEST:
             return list(read_series(conn, timeframe, spans, reach=reach))
         times = Counter(span.symbol for span in spans)
         grown: list[Span] = []
