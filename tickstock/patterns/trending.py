@@ -83,5 +83,7 @@ def steepness(closes: Floats, p: Parameters) -> tuple[Floats, Floats]:
 def fit(closes: Floats) -> Floats:
     """R squared of the regression line."""
     middle = (len(closes) - 1) / 2
-    explained = slope(closes) ** 2 * sum((n - middle) ** 2 for n in range(len(closes)))
+    steep = slope(closes)
+    # Not "** 2", which of a single number is not always the same bits as of an array.
+    explained = steep * steep * sum((n - middle) ** 2 for n in range(len(closes)))
     return share(explained, add_up((closes - mean(closes)) ** 2))
