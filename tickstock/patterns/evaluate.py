@@ -169,9 +169,8 @@ def history_columns(
     ]
     # numpy and TA-Lib let other threads compute meanwhile.
     with ThreadPoolExecutor(os.cpu_count() if len(padded) > SERIES_BLOCK else 1) as pool:
-        for work, found in zip(works, pool.map(lambda work: work.do(failures), works), strict=True):
-            for hits in found:
-                yield hits._replace(at=origin[work.judged.start + hits.at])
+        for found in pool.map(lambda work: work.do(origin, failures), works):
+            yield from found
 
 
 class _Work(NamedTuple):
@@ -184,10 +183,10 @@ class _Work(NamedTuple):
     """Which candles of the whole series are judged."""
     wanted: Bools
 
-    def do(self, failures: Failures) -> list[Hits]:
-        """What is found; `at` counts from the first judged candle."""
+    def do(self, origin: NDArray[np.intp], failures: Failures) -> list[Hits]:
+        """What is found. origin: which candle each one of the series with gaps is."""
         asked = (_ask(*each, self.candles, failures, self.wanted) for each in self.asked)
-        return [hits for hits in asked if hits]
+        return [hits._replace(at=origin[self.judged][hits.at]) for hits in asked if hits]
 
 
 def _works(
@@ -244,8 +243,7 @@ def _padded(
     origin[places] = number
 
     def with_gaps(column: Floats) -> Floats:
-        padded = np.full(size, np.nan)
-        padded[places] = column
+        padded: Floats = np.take(np.append(column, np.nan), origin, mode="wrap")  # -1 is the last
         return padded
 
     return _read_only(
