@@ -7,6 +7,14 @@ language sql immutable parallel safe
 return pg_catalog.hashtext(symbol) & 31;
 comment on function tickstock.shard_of(text) is 'The share of the symbols, in tickstock.scan_shards, that this one belongs to.';
 
+create or replace function tickstock.note_unqueued_change() returns void
+language sql
+begin atomic
+  insert into tickstock.unqueued_changes default values;
+end;
+comment on function tickstock.note_unqueued_change() is
+  'Tells scanners that bars change past the queue: what they keep of them is void once this transaction is committed.';
+
 -- With the owner's rights: who writes bars can neither forge nor remove marks and revisions.
 create or replace function tickstock.after_write() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -47,6 +55,8 @@ begin
       group by 1;
     end if;
     perform pg_notify('tickstock_bars', '');
+  elsif found then
+    perform tickstock.note_unqueued_change();
   end if;
   return null;
 end $$;
@@ -67,6 +77,8 @@ begin
     insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
     values (tickstock.shard_of(old.symbol), '1min', '-infinity', array[old.symbol], array[old.ts]);
     perform pg_notify('tickstock_bars', '');
+  else
+    perform tickstock.note_unqueued_change();
   end if;
   return null;
 end $$;
@@ -79,10 +91,22 @@ begin
   insert into tickstock.dirty (symbol, granule)
   select distinct symbol, public.candle_start('30min', ts) from public.ohlcv_1min
   where ts >= tickstock.bars_since();  -- what is being dropped leaves its candles behind
+  perform tickstock.note_unqueued_change();
   return null;
 end $$;
 comment on function tickstock.before_truncate() is 'Trigger of ohlcv_1min: every half hour that is about to lose its bars becomes dirty.';
 
+create or replace function tickstock.before_truncate_of_queue() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tickstock.note_unqueued_change();
+  return null;
+end $$;
+comment on function tickstock.before_truncate_of_queue() is 'Trigger of tickstock.scan_queue: of the changes that wait there scanners do not learn any more.';
+
+create or replace trigger before_truncate before truncate on tickstock.scan_queue
+  for each statement execute function tickstock.before_truncate_of_queue();
 create or replace trigger after_insert after insert on ohlcv_1min
   referencing new table as new_bars for each statement execute function tickstock.after_write();
 create or replace trigger after_update after update on ohlcv_1min

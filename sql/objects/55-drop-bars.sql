@@ -91,6 +91,7 @@ begin
     exit when not found;
     commit;
   end loop;
+  perform tickstock.note_unqueued_change();
   delete from public.ohlcv_revisions where ts < since;
   delete from public.backfills where ends <= since;
 end $$;

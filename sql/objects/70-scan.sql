@@ -2,7 +2,9 @@
 -- is complete of it. What is taken, what follows and what is found is one transaction: a scanner that
 -- dies gives its share back, and no two judge candles of one symbol at the same time.
 
-create or replace function tickstock.take_shards() returns integer[]
+-- Up to version 0.1 it took a fair share whatever its size.
+drop function if exists tickstock.take_shards();
+create or replace function tickstock.take_shards(most integer) returns integer[]
 language plpgsql
 as $$
 declare
@@ -13,16 +15,29 @@ declare
     where l.locktype = 'advisory' and l.mode = 'ShareLock' and l.granted and l.objsubid = 1
       and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
       and l.objid::bigint = hashtext('tickstock.scanners')::bigint & x'ffffffff'::bigint);
+  fair constant integer := ceil((select count(*) from tickstock.scan_shards)::numeric / greatest(1, scanners));
+  candles bigint := 0;
+  mine integer[] := '{}';
+  waits record;
 begin
-  return array(
-    select s.shard from tickstock.scan_shards s
-    join (select q.shard, min(q.id) as oldest from tickstock.scan_queue q where q.ready_at <= clock group by q.shard) w using (shard)
-    order by w.oldest
-    limit ceil((select count(*) from tickstock.scan_shards)::numeric / greatest(1, scanners))
-    for update of s skip locked);
+  for waits in
+    select q.shard, min(q.id) as oldest from tickstock.scan_queue q where q.ready_at <= clock group by q.shard order by oldest
+  loop
+    -- Not "for update": queued batches refer to the row, and their writers would wait.
+    perform from tickstock.scan_shards s where s.shard = waits.shard for no key update skip locked;
+    if found then
+      mine := mine || waits.shard;
+      candles := candles + (
+        select sum(cardinality(b.symbols)) from (
+          select q.symbols from tickstock.scan_queue q where q.shard = waits.shard and q.ready_at <= clock
+          order by q.ready_at, q.id limit most) b);
+    end if;
+    exit when candles >= most or cardinality(mine) >= fair;
+  end loop;
+  return mine;
 end $$;
-comment on function tickstock.take_shards() is
-  'Locks shares of the symbols of which complete candles wait, those that have waited longest, and not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
+comment on function tickstock.take_shards(integer) is
+  'Locks shares of the symbols of which complete candles wait, those that have waited longest, until there are so many candles; not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
 
 create or replace function tickstock.take_candles(most integer)
 returns table (timeframe text, symbol text, ts timestamptz)
@@ -31,7 +46,7 @@ as $$
 #variable_conflict use_column
 declare
   clock constant timestamptz := public.latest_minute();
-  mine constant integer[] := tickstock.take_shards();
+  mine constant integer[] := tickstock.take_shards(most);
 begin
   return query
   with ready as materialized (
@@ -42,7 +57,9 @@ begin
   ), batch as (
     delete from tickstock.scan_queue q using ready r
     where q.shard = r.shard and q.ready_at = r.ready_at and q.id = r.id and r.so_far - r.size < most
-    returning q.timeframe, q.symbols, q.starts
+    returning q.shard, q.timeframe, q.symbols, q.starts
+  ), counted as (
+    update tickstock.scan_shards s set taken = s.taken + 1 where s.shard in (select b.shard from batch b)
   ), taken as materialized (
     select distinct b.timeframe, c.symbol, c.ts from batch b cross join lateral unnest(b.symbols, b.starts) c (symbol, ts)
   ), time as materialized (
@@ -139,6 +156,44 @@ begin
   end loop;
 end $$;
 
+create or replace function tickstock.state_of_shares(symbols text[], out changes text, out taken bigint[], out shards integer[])
+language sql stable
+begin atomic
+  select (select format('%s/%s', count(*), max(u.id)) from tickstock.unqueued_changes u),
+    (select array_agg(s.taken order by s.shard) from tickstock.scan_shards s),
+    (select array_agg(tickstock.shard_of(u.symbol) order by u.nth) from unnest(symbols) with ordinality u (symbol, nth));
+end;
+comment on function tickstock.state_of_shares(text[]) is
+  'By which a scanner sees whether windows that it keeps are still right: changes differs once bars have changed past the queue, taken says of each share, from 0 on, how often candles of it were taken. shards: the share of each of these symbols.';
+
+-- Windows that a scanner keeps grow by a few candles, those that it judges the last of them.
+do $$
+declare
+  tf record;
+begin
+  for tf in select timeframe from timeframes where timeframe in ('1min', '5min') loop
+    execute format($q$
+      create or replace function tickstock.fresh_%1$s(symbols text[], after float8[], until timestamptz[])
+      returns table (changes text, nth float8[], starts float8[], opens float8[], highs float8[], lows float8[], closes float8[],
+                     volumes float8[], prices text)
+      language sql stable
+      begin atomic
+        select (select s.changes from tickstock.state_of_shares('{}') s), array_agg(n.nth), array_agg(date_part('epoch', n.ts)),
+          array_agg(n.open::float8), array_agg(n.high::float8), array_agg(n.low::float8), array_agg(n.close::float8),
+          array_agg(n.volume::float8), string_agg(n.close::text, ' ')
+        from (
+          select u.nth::float8, c.ts, c.open, c.high, c.low, c.close, c.volume
+          from unnest(symbols, after, until) with ordinality u (symbol, after, until, nth)
+          cross join lateral (
+            select o.ts, o.open, o.high, o.low, o.close, o.volume from public.ohlcv_%1$s o
+            where o.symbol = u.symbol and o.ts > to_timestamp(u.after) and o.ts <= u.until offset 0) c
+          order by u.nth, c.ts) n;
+      end $q$, tf.timeframe);
+    execute format('comment on function tickstock.fresh_%s(text[], float8[], timestamptz[]) is %L', tf.timeframe,
+      format('%s candles of each symbol after a time (seconds since 1970, UTC) up to those that begin at until, by symbol, oldest first, as arrays; nth: of which symbol, from 1 on. changes: as tickstock.state_of_shares() tells in this very snapshot. prices: the closes, exactly.', tf.timeframe));
+  end loop;
+end $$;
+
 create or replace function tickstock.pattern_candles(timeframe text, symbols text[], since timestamptz[], until timestamptz[], candles integer, after integer)
 returns table (symbol text, ts timestamptz, judged timestamptz, back integer, open numeric, high numeric, low numeric, close numeric,
                volume numeric, session text)
@@ -175,6 +230,7 @@ set work_mem = '64MB'
 as $$
 declare
   clock constant timestamptz := public.feed_clock();
+  notifications bigint;
 begin
   -- Changes become visible in the order of their numbers: who has read up to one has missed none before it.
   perform pg_advisory_xact_lock(hashtext('tickstock.events'));
@@ -225,10 +281,19 @@ begin
     returning e as event
   ), changed as (
     select false as stands, u.event from undone u union all select true, w.event from written w
-  ), told as (
-    select c.stands, pg_notify('tickstock_patterns', tickstock.event_payload(c.event)::text) from changed c
+  ), line as materialized (
+    select c.stands, (c.event).change, tickstock.event_payload(c.event)::text as told from changed c
+  ), notified as materialized (
+    -- Each costs as much as a row: thousands go several together, as lines, of at most 8000 bytes.
+    select pg_notify('tickstock_patterns', p.lines)
+    from (
+      select string_agg(l.told, E'\n' order by l.change) as lines
+      from (select l.*, count(*) over () > 100 and max(octet_length(l.told)) over () < 900 as many,
+              sum(octet_length(l.told) + 1) over (order by l.change) / 7000 as pack from line l) l
+      group by case when l.many then l.pack else l.change end order by min(l.change)) p
   )
-  select count(*) filter (where t.stands), count(*) filter (where not t.stands) into made, retracted from told t;
+  select count(*) filter (where l.stands), count(*) filter (where not l.stands), (select count(*) from notified)
+  into made, retracted, notifications from line l;
 end $$;
 comment on function tickstock.record_events(jsonb, json, json) is
-  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs.';
+  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit, more than a hundred changes by several in one notification, each a line. To be called last in a transaction: until its end, other scanners wait with theirs.';

@@ -63,7 +63,7 @@ from (values
   ('table', 'public', 'consumers', 'INSERT, UPDATE'),
   ('table', 'tickstock', 'doubts', 'INSERT, DELETE'),
   ('table', 'tickstock', 'scan_queue', 'INSERT, DELETE'),
-  -- To lock a row: there is nothing to change in it.
+  -- To lock a row, and to count.
   ('table', 'tickstock', 'scan_shards', 'UPDATE'),
   ('table', 'tickstock', 'publishing', 'INSERT, UPDATE'),
   ('sequence', 'public', 'events_change_seq', 'USAGE'),

@@ -163,6 +163,22 @@ def test_a_history_is_judged_in_blocks() -> None:
     assert seen == [(100, 4096), (100, 4096), (100, 1808)]
 
 
+def test_threads_keep_the_places_of_a_long_history() -> None:
+    def each_seventh(c: Candles, _p: Parameters) -> Found:
+        seventh = c.ts[-1] // 60 % 7 == 0
+        return Found(seventh, 1, np.ones(seventh.shape), {"ts": c.ts[-1]})
+
+    c = series([FLAT] * 70_000)
+    asks = [asked(each_seventh, name, candles=n) for n, name in enumerate("ABC", 1)]
+    found = list(history_columns(asks, c, Failures(), begins=(0, 1_000)))
+    expected = (c.ts // 60 % 7 == 0).nonzero()[0]
+    for name in "ABC":
+        at = np.concatenate([hits.at for hits in found if hits.pattern == name])
+        told = np.concatenate([hits.details["ts"] for hits in found if hits.pattern == name])
+        assert np.array_equal(np.sort(at), expected)
+        assert np.array_equal(c.ts[at], told)
+
+
 def test_of_a_long_history_only_what_is_asked_about_is_judged() -> None:
     seen, looks = lengths()
     c = series([FLAT] * 10_000)

@@ -48,7 +48,7 @@ def record(
     conn.execute(CLOCK)  # there is a feed
     found = list(found)
     spans = [*judged, *(Span(each.symbol, each.ts, each.ts) for each in found)]
-    series = [Series(span, (NOTHING,) * 6, first=0, prices=[]) for span in spans]
+    series = [Series(span, NOTHING, first=0, prices=[]) for span in spans]
     patterns = {each.pattern for each in found} | set(asked)
     parameters = {name: {"max_body": 0.1} for name in sorted(patterns)}
     with conn.transaction():

@@ -13,7 +13,16 @@ from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
 from tests.scan.oracle import candles_of
-from tests.scan.support import WAITING, bar, drain, firing, new_york, terminate, write
+from tests.scan.support import (
+    WAITING,
+    bar,
+    drain,
+    firing,
+    new_york,
+    on_one_engine,
+    terminate,
+    write,
+)
 from tickstock.bars import Bar
 from tickstock.db.connection import connect, fetch_value
 from tickstock.errors import DatabaseUnavailableError
@@ -25,7 +34,6 @@ from tickstock.scan.windows import at
 from tickstock.simulator import RandomMarket
 from tickstock.timeframes import TIMEFRAMES
 
-SCANNERS = 4
 CUTS = 12
 EVENTS = "select pattern, symbol, timeframe, ts, direction, price, details from events"
 
@@ -61,8 +69,8 @@ def summing() -> Pattern:
 class SeeingScanner(Scanner):
     """Keeps which candles its last scan has judged."""
 
-    def __init__(self) -> None:
-        super().__init__([summing()])
+    def __init__(self, beside: Scanner | None = None) -> None:
+        super().__init__([summing()], beside=beside)
         self.seen: list[tuple[str, str, datetime]] = []
 
     def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
@@ -81,13 +89,14 @@ class Scanning(threading.Thread):
     Which candles its committed transactions have scanned is written down by these transactions.
     """
 
-    def __init__(self, url: str, seed: int, done: threading.Event) -> None:
+    def __init__(self, url: str, seed: int, done: threading.Event, beside: Scanner | None) -> None:
         super().__init__(name=f"scanner {seed}")
         self.mishaps = self.cuts = 0
         self.failure: Exception | None = None
         self._url = url
         self._rng = random.Random(seed)
         self._done = done
+        self._beside = beside
 
     def run(self) -> None:
         try:
@@ -98,7 +107,7 @@ class Scanning(threading.Thread):
 
     def _work(self) -> bool:
         """Whether all is done; else the connection is lost."""
-        scanner = SeeingScanner()
+        scanner = SeeingScanner(self._beside)
         try:
             with connect(self._url, program="scan") as conn:
                 conn.execute("select pg_advisory_lock_shared(hashtext('tickstock.scanners'))")
@@ -130,7 +139,10 @@ class Scanning(threading.Thread):
 def test_nothing_is_lost_and_nothing_twice(url: str, engine: Engine) -> None:
     minutes = market()
     done = threading.Event()
-    scanners = [Scanning(url, seed, done) for seed in range(SCANNERS)]
+    # Two of one program, which share what they know, and two others.
+    program = SeeingScanner()
+    besides = (None, None, program, program)
+    scanners = [Scanning(url, seed, done, beside) for seed, beside in enumerate(besides)]
     rng = random.Random(0)
     with connect(url, program="test") as conn:
         conn.execute("create table takes (timeframe text, symbol text, ts timestamptz)")
@@ -143,7 +155,7 @@ def test_nothing_is_lost_and_nothing_twice(url: str, engine: Engine) -> None:
         done.set()
         for scanner in scanners:
             scanner.join(60)
-        assert [scanner.failure for scanner in scanners] == [None] * SCANNERS
+        assert [scanner.failure for scanner in scanners] == [None] * len(besides)
         assert not any(scanner.is_alive() for scanner in scanners)
         assert sum(scanner.mishaps for scanner in scanners) > 5
         assert sum(scanner.cuts for scanner in scanners) > 5
@@ -185,3 +197,18 @@ def test_scanners_share_what_waits_and_do_not_wait(url: str, conn: Connection[Tu
             assert 100 < taken < 300, "a half, by the shares of the symbols"
             assert drain(other, scanner).candles == 400 - taken
         assert drain(other, scanner).candles == taken, "it gave them back"
+
+
+@on_one_engine
+def test_who_takes_little_leaves_the_rest_and_lets_writers_pass(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    opening = new_york("2025-11-24 09:30")
+    bars = [bar(f"S{n}", opening) for n in range(400)]
+    write(conn, *bars)
+    with connect(url, program="test") as other, conn.transaction(force_rollback=True):
+        other.execute("set statement_timeout = '5s'")
+        taken = len(conn.execute("select tickstock.take_candles(20)").fetchall())
+        assert 20 <= taken < 60, "two or three shares"
+        assert drain(other, Scanner([summing()])).candles == 400 - taken
+        write(other, *(each._replace(volume=7) for each in bars))

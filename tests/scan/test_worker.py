@@ -1,11 +1,13 @@
 """The worker behind `tickstock scan`."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,6 +22,7 @@ from tickstock.embedded.redis import embedded_redis, find_redis_server
 from tickstock.errors import DatabaseUnavailableError, SchemaMissingError
 from tickstock.scan import publisher as publisher_module
 from tickstock.scan import worker as worker_module
+from tickstock.scan.scanner import Scanned, Scanner
 from tickstock.scan.worker import ScanWorker
 
 OPENING = new_york("2025-11-24 09:30")
@@ -41,7 +44,10 @@ def await_worker(conn: Connection[TupleRow]) -> None:
         "select count(*) from pg_stat_activity where datname = current_database()"
         " and application_name = 'tickstock scan' and state = 'idle' and query = 'COMMIT'"
     )
-    eventually(lambda: fetch_value(conn, listening) == 1, "the worker has scanned and waits")
+    eventually(
+        lambda: fetch_value(conn, listening) == worker_module.THREADS,
+        "the worker has scanned and waits",
+    )
 
 
 def test_it_wakes_when_bars_come(
@@ -90,7 +96,7 @@ def test_it_survives_cut_connections(
         for n in range(3):
             write(conn, bar("AAPL", OPENING + n * MINUTE))
             await_events(conn, n + 1)
-            eventually(lambda: terminate(conn, "scan") == 1, "it is connected again")
+            eventually(lambda: terminate(conn, "scan") > 0, "it is connected again")
             eventually(lambda: terminate(conn, "publish") == 1, "so is the publisher")
         unpublished = "select events_to_publish from tickstock.freshness"
         eventually(lambda: fetch_value(conn, unpublished) == 0, "all is published")
@@ -132,6 +138,21 @@ def test_at_the_start_a_missing_database_or_schema_is_an_error(empty_url: str) -
         ScanWorker(missing, []).run()
     with pytest.raises(SchemaMissingError):
         ScanWorker(empty_url, []).run()
+
+
+@on_one_engine
+def test_it_ends_if_one_of_its_threads_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = ScanWorker(url, [signalling()])
+    scan = Scanner.scan
+
+    def failing_in_a_thread(self: Scanner, *arguments: Any, **named: Any) -> Scanned:
+        if threading.current_thread() is not threading.main_thread():
+            raise LookupError("lost")
+        return scan(self, *arguments, **named)
+
+    monkeypatch.setattr(Scanner, "scan", failing_in_a_thread)
+    with pytest.raises(LookupError, match="lost"):
+        worker.run()
 
 
 @on_one_engine

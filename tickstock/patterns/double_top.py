@@ -13,7 +13,6 @@ from tickstock.patterns.shapes import (
     judge_series,
     lowest_between,
     lowest_close_since,
-    rows,
     window,
 )
 
@@ -62,18 +61,16 @@ def double_bottom(c: Candles, p: Parameters) -> Found:
 
 
 def tops(prices: Chart, p: Parameters) -> tuple[Places, Floats, dict[str, Floats]]:
-    high, _, close, is_peak = prices
-    top_at = high.argmax(axis=0)
-    top = at(high, top_at)
-    other_at, other = highest(high, is_peak & (np.abs(rows(high) - top_at) >= p.apart))
+    highs, last = prices.high, prices.last
+    number = highs.argmax(axis=0)
+    top, top_at = at(highs, number), at(prices.place, number)
+    number, other = highest(highs, np.abs(prices.place - top_at) >= p.apart)
     # The low between is above the judged close: most windows need no look at it.
-    near = (
-        is_peak[top_at, np.arange(len(top))]
-        & (other > close[-1])
-        & at_most(top - other, p.tolerance * (top - close[-1]))
-    ).nonzero()[0]
-    high, low, close, _ = prices.pick(near)
-    top, other, top_at, other_at = (each[near] for each in (top, other, top_at, other_at))
+    near = ((other > last) & at_most(top - other, p.tolerance * (top - last))).nonzero()[0]
+    low, close = prices.cut(near)
+    other_at = at(prices.place, number)
+    top, other = top[near], other[near]
+    top_at, other_at = top_at[near], other_at[near]
     first_at, second_at = np.minimum(top_at, other_at), np.maximum(top_at, other_at)
     between = lowest_between(low, first_at, second_at)
     height = (top + other) / 2 - between
@@ -84,5 +81,7 @@ def tops(prices: Chart, p: Parameters) -> tuple[Places, Floats, dict[str, Floats
         & (lowest_close_since(close, second_at) >= between)
     )
     strength = 1 - share(top - other, height)
-    details = {"first": at(high, first_at), "second": at(high, second_at), "neckline": between}
+    earlier = top_at < other_at
+    first, second = np.where(earlier, top, other), np.where(earlier, other, top)
+    details = {"first": first, "second": second, "neckline": between}
     return near[found], strength[found], {name: each[found] for name, each in details.items()}

@@ -5,7 +5,9 @@ here: the database asks them.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
 from math import isfinite
@@ -162,34 +164,44 @@ def history_columns(
     by_length = list(_by_length(chosen))
     padded, origin = _padded(candles, begins, max((length for length, _ in by_length), default=1))
     judged = np.where(origin >= 0, wanted[origin], False)
-    for length, several in by_length:
-        for first, hits in _judge(several, padded, length, judged, failures):
-            yield hits._replace(at=origin[first + hits.at])
+    works = [
+        work for length, several in by_length for work in _works(several, padded, length, judged)
+    ]
+    # numpy and TA-Lib let other threads compute meanwhile.
+    with ThreadPoolExecutor(os.cpu_count() if len(padded) > SERIES_BLOCK else 1) as pool:
+        for found in pool.map(lambda work: work.do(origin, failures), works):
+            yield from found
 
 
-def _judge(
-    several: Sequence[tuple[PythonPattern, Parameters]],
-    padded: Candles,
-    length: int,
-    wanted: Bools,
-    failures: Failures,
-) -> Iterator[tuple[int, Hits]]:
-    """Hits, and what their `at` counts from."""
-    of_windows = [each for each in several if each[0].series is None]
-    of_series = [each for each in several if each[0].series is not None]
-    for asked, block in (
-        (of_windows, max(BLOCK // length, SMALLEST_BLOCK)),
-        (of_series, SERIES_BLOCK),
-    ):
-        if not asked:
-            continue
+class _Work(NamedTuple):
+    """A stretch of a series, and the patterns that are asked about it."""
+
+    asked: Sequence[tuple[PythonPattern, Function | SeriesFunction, Parameters]]
+    candles: Candles
+    """Windows, or a series."""
+    judged: slice
+    """Which candles of the whole series are judged."""
+    wanted: Bools
+
+    def do(self, origin: NDArray[np.intp], failures: Failures) -> list[Hits]:
+        """What is found. origin: which candle each one of the series with gaps is."""
+        asked = (_ask(*each, self.candles, failures, self.wanted) for each in self.asked)
+        return [hits._replace(at=origin[self.judged][hits.at]) for hits in asked if hits]
+
+
+def _works(
+    several: Sequence[tuple[PythonPattern, Parameters]], padded: Candles, length: int, wanted: Bools
+) -> Iterator[_Work]:
+    """What there is to do for patterns of one length."""
+    of_windows = [(p, p.function, parameters) for p, parameters in several if p.series is None]
+    of_series = [(p, p.series, parameters) for p, parameters in several if p.series is not None]
+    if of_windows:
+        block = max(BLOCK // length, SMALLEST_BLOCK)
         for judged, stretch in _stretches(padded, length, wanted, block):
-            windows = _windows(stretch, length)
-            for pattern, parameters in asked:
-                function = pattern.series or pattern.function
-                candles = stretch if pattern.series else windows
-                if hits := _ask(pattern, function, parameters, candles, failures, wanted[judged]):
-                    yield judged.start, hits
+            yield _Work(of_windows, _windows(stretch, length), judged, wanted[judged])
+    if of_series:
+        for judged, stretch in _stretches(padded, length, wanted, SERIES_BLOCK):
+            yield _Work(of_series, stretch, judged, wanted[judged])
 
 
 def _stretches(
@@ -231,8 +243,7 @@ def _padded(
     origin[places] = number
 
     def with_gaps(column: Floats) -> Floats:
-        padded = np.full(size, np.nan)
-        padded[places] = column
+        padded: Floats = np.take(np.append(column, np.nan), origin, mode="wrap")  # -1 is the last
         return padded
 
     return _read_only(

@@ -63,23 +63,21 @@ def inverse_head_and_shoulders(c: Candles, p: Parameters) -> Found:
 
 
 def tops(prices: Chart, p: Parameters) -> tuple[Places, Floats, dict[str, Floats]]:
-    high, _, close, is_peak = prices
-    head_at = high.argmax(axis=0)
-    head = at(high, head_at)
-    left_at, left = highest(high, is_peak & (rows(high) < head_at))
-    right_at, right = highest(high, is_peak & (rows(high) > head_at))
+    highs, last = prices.high, prices.last
+    middle = highs.argmax(axis=0)
+    head = at(highs, middle)
+    before, left = highest(highs, rows(highs) < middle)
+    after, right = highest(highs, rows(highs) > middle)
     apart, lower = np.abs(left - right), np.minimum(left, right)
     # The neckline is above the judged close: most windows need no look at their troughs.
     near = (
-        is_peak[head_at, np.arange(len(head))]
-        & above(head, np.maximum(left, right))
-        & (lower > close[-1])
-        & at_most(apart, p.tolerance * (head - close[-1]))
+        above(head, np.maximum(left, right))
+        & (lower > last)
+        & at_most(apart, p.tolerance * (head - last))
     ).nonzero()[0]
-    _, low, close, _ = prices.pick(near)
-    head, left, right, apart, lower, head_at, left_at, right_at = (
-        each[near] for each in (head, left, right, apart, lower, head_at, left_at, right_at)
-    )
+    low, close = prices.cut(near)
+    left_at, head_at, right_at = (at(prices.place, n)[near] for n in (before, middle, after))
+    head, left, right, apart, lower = (each[near] for each in (head, left, right, apart, lower))
     first, second = lowest_between(low, left_at, head_at), lowest_between(low, head_at, right_at)
     neckline = (first + second) / 2
     height = head - neckline

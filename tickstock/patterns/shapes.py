@@ -4,7 +4,7 @@ A shape is looked for as a top; its mirror image, the bottom, is the same on neg
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tickstock.patterns.arithmetic import at_least, sliding_max
 from tickstock.patterns.definition import Bools, Candles, Floats, Found, FoundAt, Parameters
 
+Number = TypeVar("Number", np.float64, np.intp)
 Places = NDArray[np.intp]
 """(windows,): which candle of each window, from 0 on."""
 
@@ -26,31 +27,19 @@ def window(p: Parameters, _timeframe: str) -> int:
 
 
 class Chart(NamedTuple):
-    """(length, windows) each; or a series, (length,)."""
+    """Windows in which the highest high is a peak."""
 
+    place: Places
+    """(peaks, windows): which candles are peaks, see peaks(), oldest first."""
     high: Floats
-    low: Floats
-    close: Floats
-    peak: Bools
-    """Which candles are peaks, see peaks()."""
-
-    def cut(self, windows: Places, length: int, span: int) -> "Chart":
-        """Windows of a series."""
-        high, low, close = (
-            sliding_window_view(column, length)[windows].T
-            for column in (self.high, self.low, self.close)
-        )
-        peak: Bools = sliding_window_view(self.peak, length)[windows].T
-        # Of what lies beyond its edges a window knows nothing.
-        peak[:span] = peak[-span:] = False
-        return Chart(high, low, close, peak)
-
-    def pick(self, windows: Places) -> "Chart":
-        """Some of the windows."""
-        return Chart(*(column[:, windows] for column in self))  # type: ignore[arg-type]
+    """(peaks, windows): their highs; -inf where a window has no more peaks."""
+    last: Floats
+    """(windows,): the judged closes."""
+    cut: Callable[[Places], tuple[Floats, Floats]]
+    """Lows and closes of some of the windows, (length, some)."""
 
 
-CANDIDATES = 1_024
+CANDIDATES = 4_096
 """Windows of a series that are looked at together: few enough for the processor's cache."""
 
 Tops = Callable[[Chart, Parameters], tuple[Places, Floats, dict[str, Floats]]]
@@ -61,7 +50,7 @@ and the prices that made it."""
 def judge(c: Candles, p: Parameters, tops: Tops, *, upside_down: bool = False) -> Found:
     """What the shape `tops` is in these windows; upside down, its mirror image.
 
-    tops are asked about windows in which `span` candles or more lie on each side of the highest high.
+    tops are asked about windows in which the highest high is a peak of `span` candles.
     The judged close is to be the first one below some line since a peak of `span`, and the highest
     high at least `min_height` above that line, as a share of it.
     """
@@ -71,10 +60,14 @@ def judge(c: Candles, p: Parameters, tops: Tops, *, upside_down: bool = False) -
         high, low, close = -low, -high, -close
     span = p.whole("span")
     candidates = may_end_here(high, close, span, p.min_height)
-    some_high, some_low, some_close = (column[:, candidates] for column in (high, low, close))
-    found, strength, details = tops(
-        Chart(some_high, some_low, some_close, peaks(some_high, span)), p
-    )
+    some = high[:, candidates]
+    marked = np.where(peaks(some, span), some, -np.inf)
+
+    def cut(windows: Places) -> tuple[Floats, Floats]:
+        return low[:, candidates[windows]], close[:, candidates[windows]]
+
+    place = np.broadcast_to(rows(some), some.shape)
+    found, strength, details = tops(Chart(place, marked, close[-1, candidates], cut), p)
     sign = -1 if upside_down else 1
 
     def everywhere(values: Floats) -> Floats:
@@ -91,17 +84,40 @@ def judge_series(c: Candles, p: Parameters, tops: Tops, *, upside_down: bool = F
     """The same for all windows of a series: those alone are cut out of it that are worth looking at."""
     high, low, close = (-c.low, -c.high, -c.close) if upside_down else (c.high, c.low, c.close)
     length, span = window(p, c.timeframe), p.whole("span")
-    series = Chart(high, low, close, peaks(high, span))
+    is_peak = peaks(high, span)
     sign = -1 if upside_down else 1
     some = may_end_anywhere(high, close, length, span, p.min_height)
     at, strengths, told = [], [], []
     for candidates in np.array_split(some, len(some) // CANDIDATES + 1):
-        found, strength, details = tops(series.cut(candidates, length, span), p)
+
+        def cut(windows: Places, first: Places = candidates) -> tuple[Floats, Floats]:
+            low_there, close_there = (
+                sliding_window_view(column, length)[first[windows]].T for column in (low, close)
+            )
+            return low_there, close_there
+
+        place, highs = peaks_within(high, is_peak, candidates, length, span)
+        last = close[candidates + length - 1]
+        found, strength, details = tops(Chart(place, highs, last, cut), p)
         at.append(candidates[found])
         strengths.append(strength)
         told.append({name: sign * values for name, values in details.items()})
     together = {name: np.concatenate([each[name] for each in told]) for name in told[0]}
     return FoundAt(np.concatenate(at), -sign, np.concatenate(strengths), together)
+
+
+def peaks_within(
+    high: Floats, is_peak: Bools, windows: Places, length: int, span: int
+) -> tuple[Places, Floats]:
+    """Places and highs of the peaks in these windows of a series, as in Chart."""
+    # Of what lies beyond its edges a window knows nothing; and of two peaks within `span` candles
+    # each would be higher than the other.
+    most = -(-(length - 2 * span) // (span + 1))
+    where = np.append(is_peak.nonzero()[0], np.full(most, len(high)))
+    before: Places = np.cumsum(is_peak) - is_peak
+    number = before[windows + span] + np.arange(most)[:, np.newaxis]
+    place = where[number] - windows
+    return place, np.where(place < length - span, np.append(high, np.nan)[where][number], -np.inf)
 
 
 def may_end_anywhere(
@@ -112,7 +128,7 @@ def may_end_anywhere(
     edge = sliding_max(high, span)
     inner = sliding_max(high, length - 2 * span)[span : span + windows]
     last = close[length - 1 :]
-    where = (inner >= edge[:windows]) & (inner >= edge[length - span :])
+    where = (inner > edge[:windows]) & (inner >= edge[length - span :])
     where &= at_least(inner, last + min_height * np.abs(last))
     if span > 1:
         lowest = -sliding_max(-close, span - 1)[length - span :][:windows]
@@ -121,13 +137,14 @@ def may_end_anywhere(
 
 
 def may_end_here(high: Floats, close: Floats, span: int, min_height: float) -> Places:
-    """Where it is worth looking. What is left out here can't be a top: its highest high is too near
-    an edge to be a peak, or too near to the judged close, which is below the line; or a close between
-    the last peak and the judged one is below the line as well."""
-    edges = np.maximum(high[:span].max(axis=0), high[-span:].max(axis=0))
+    """Where it is worth looking. What is left out here can't be a top: its highest high is no peak, or
+    too near to the judged close, which is below the line; or a close between the last peak and the
+    judged one is below the line as well."""
+    # The first one of the highest highs is a peak unless it is too near to an edge.
     inner = high[span : len(high) - span].max(axis=0, initial=-np.inf)
     lowest = close[-span:-1].min(axis=0, initial=np.inf)
-    where = (inner >= edges) & (close[-1] < lowest)
+    where = (inner > high[:span].max(axis=0)) & (inner >= high[-span:].max(axis=0))
+    where &= close[-1] < lowest
     where &= at_least(inner, close[-1] + min_height * np.abs(close[-1]))
     places: Places = where.nonzero()[0]
     return places
@@ -145,21 +162,21 @@ def peaks(high: Floats, span: int) -> Bools:
     return found
 
 
-def rows(prices: Floats) -> Places:
-    """(length, 1): the places of the candles."""
-    return np.arange(len(prices))[:, np.newaxis]
+def rows(values: Floats) -> Places:
+    """(length, 1): the numbers of the rows."""
+    return np.arange(len(values))[:, np.newaxis]
 
 
 def highest(high: Floats, where: Bools) -> tuple[Places, Floats]:
-    """In each window the first highest candle of those marked, and its high: -inf if none is."""
+    """In each window the first highest one of those marked, and its high: -inf if none is."""
     marked = np.where(where, high, -np.inf)
-    place = marked.argmax(axis=0)
-    return place, at(marked, place)
+    number = marked.argmax(axis=0)
+    return number, at(marked, number)
 
 
-def at(prices: Floats, place: Places) -> Floats:
-    """The price of each window at its place."""
-    return prices[place, np.arange(prices.shape[1])]
+def at(values: NDArray[Number], place: Places) -> NDArray[Number]:
+    """The value of each window at its place."""
+    return values[place, np.arange(values.shape[1])]
 
 
 def lowest_between(low: Floats, first: Places, last: Places) -> Floats:

@@ -1,6 +1,8 @@
 """TrendingUp and TrendingDown: a trend begins."""
 
-from tickstock.patterns import Candles, Floats, Found, Parameters, pattern
+from numpy.lib.stride_tricks import sliding_window_view
+
+from tickstock.patterns import Candles, Floats, Found, FoundAt, Parameters, pattern
 from tickstock.patterns.arithmetic import (
     above,
     add_up,
@@ -20,7 +22,31 @@ def length(p: Parameters, _timeframe: str) -> int:
     return max(2, p.whole("length")) + 1
 
 
-@pattern("TrendingUp", candles=length, parameters=PARAMETERS, source=SOURCE)
+def ups(c: Candles, p: Parameters) -> FoundAt:
+    """TrendingUp in all windows of a series."""
+    return beginnings(c, p, 1)
+
+
+def downs(c: Candles, p: Parameters) -> FoundAt:
+    """TrendingDown in all windows of a series."""
+    return beginnings(c, p, -1)
+
+
+def beginnings(c: Candles, p: Parameters, sign: int) -> FoundAt:
+    """Each candle's slope is computed once: it is the slope before of the next one."""
+    closes = sliding_window_view(c.close, length(p, c.timeframe) - 1).T
+    steep, limit = steepness(closes, p)
+    if sign > 0:
+        where = above(steep[1:], limit[1:]) & at_most(steep[:-1], limit[:-1])
+    else:
+        where = below(steep[1:], -limit[1:]) & at_least(steep[:-1], -limit[:-1])
+    at = where.nonzero()[0]
+    now = at + 1
+    details = {"slope": steep[now], "limit": sign * limit[now], "slope_before": steep[at]}
+    return FoundAt(at, sign, fit(closes[:, now]), details)
+
+
+@pattern("TrendingUp", candles=length, parameters=PARAMETERS, source=SOURCE, series=ups)
 def trending_up(c: Candles, p: Parameters) -> Found:
     """A rising trend begins: the regression line of 10 closes has become steep.
 
@@ -35,7 +61,7 @@ def trending_up(c: Candles, p: Parameters) -> Found:
     return Found(where, 1, fit(c.close[1:]), {"slope": now, "limit": limit, "slope_before": then})
 
 
-@pattern("TrendingDown", candles=length, parameters=PARAMETERS, source=SOURCE)
+@pattern("TrendingDown", candles=length, parameters=PARAMETERS, source=SOURCE, series=downs)
 def trending_down(c: Candles, p: Parameters) -> Found:
     """A falling trend begins: the regression line of 10 closes has become steep.
 
@@ -57,5 +83,7 @@ def steepness(closes: Floats, p: Parameters) -> tuple[Floats, Floats]:
 def fit(closes: Floats) -> Floats:
     """R squared of the regression line."""
     middle = (len(closes) - 1) / 2
-    explained = slope(closes) ** 2 * sum((n - middle) ** 2 for n in range(len(closes)))
+    steep = slope(closes)
+    # Not "** 2", which of a single number is not always the same bits as of an array.
+    explained = steep * steep * sum((n - middle) ** 2 for n in range(len(closes)))
     return share(explained, add_up((closes - mean(closes)) ** 2))

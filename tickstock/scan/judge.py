@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 from tickstock.patterns import Direction, SqlPattern
 from tickstock.patterns.evaluate import Chosen, Failures, Hit, history, live
 from tickstock.scan.windows import (
+    Reader,
     Series,
     Sessions,
     Span,
@@ -68,10 +69,11 @@ def judge(
     spans: Sequence[Span],
     chosen: Sequence[Chosen],
     failures: Failures,
+    read: Reader = read_series,
 ) -> Judged:
     """Ask these patterns about the complete candles of the spans, and those that look back at them."""
     reach = max(each.candles for each in chosen) - 1
-    series = list(read_series(conn, timeframe, spans, reach=reach))
+    series = list(read(conn, timeframe, spans, reach=reach))
     asked = {each.pattern.name: dict(each.parameters) for each in chosen}
     found: dict[tuple[str, datetime, str], Found] = {}
     if any(each.judged for each in series):
@@ -111,13 +113,16 @@ def _found(
 
 
 def _row(series: Series, number: int, hit: Hit, reach: int) -> Found:
-    ts = series.ts
+    ts = series.columns[0]
     return Found(
-        *(series.symbol, at(ts[number]), hit.pattern, hit.direction),
-        price=series.prices[number - series.first],
-        strength=hit.strength,
-        details=orjson.dumps(hit.details).decode(),
-        candles_from=at(ts[max(0, number - reach)]),
+        series.span.symbol,
+        at(float(ts[number])),
+        hit.pattern,
+        hit.direction,
+        series.prices[number - series.first],
+        hit.strength,
+        orjson.dumps(hit.details).decode(),
+        at(float(ts[max(0, number - reach)])),
     )
 
 

@@ -12,20 +12,24 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from tickstock.patterns import Pattern
 from tickstock.patterns.evaluate import Failures
 from tickstock.scan.catalog import Catalog
 from tickstock.scan.judge import Judged, judge
+from tickstock.scan.kept import KeptWindows
 from tickstock.scan.record import Recorded, record
-from tickstock.scan.windows import Span, complete_up_to
+from tickstock.scan.windows import Reader, Span, complete_up_to, read_series
 
 # The queue and the marks of change grow and shrink by thousands in seconds: a plan made when they
 # were empty must not read them from end to end for every candle.
 PLAN_FOR_GROWTH = "select set_config('enable_seqscan', 'off', true)"
 TAKE = "select timeframe, symbol, ts from tickstock.take_candles(%s)"
-LOCK_SHARD = "select from tickstock.scan_shards where shard = tickstock.shard_of(%s) for update"
+LOCK_SHARD = (
+    "select from tickstock.scan_shards where shard = tickstock.shard_of(%s) for no key update"
+)
 SYMBOLS = """
 select distinct symbol from ohlcv_4hour
 where ts > %(since)s::timestamptz - interval '4 hours' and ts < %(until)s order by symbol
@@ -56,23 +60,36 @@ class Scanned(NamedTuple):
 class Scanner:
     """Scans candles for patterns."""
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], *, beside: "Scanner | None" = None) -> None:
+        """beside: one in another thread of the program, with which this one shares what it knows."""
         self._catalog = Catalog(patterns)
-        self._failures = Failures()
+        self._failures: Failures = beside._failures if beside else Failures()
+        self._windows: KeptWindows = KeptWindows(beside._windows if beside else None)
 
     def scan(self, conn: Connection[TupleRow], *, most: int = 5_000) -> Scanned:
         """Judge about that many candles of those that wait, record events; all or nothing."""
-        with conn.transaction():
-            conn.execute(PLAN_FOR_GROWTH)
-            taken = [Candle(*row) for row in conn.execute(TAKE, (most,))]
-            if not taken:
-                return Scanned()
-            spans = {
-                timeframe: list(spans_of(candles))
-                for timeframe, candles in groupby(taken, attrgetter("timeframe"))
-            }
-            recorded = self._judge(conn, spans)
-            return Scanned(len(taken), recorded.made, recorded.retracted)
+        committed = False
+        try:
+            with conn.transaction():
+                scanned = self._scan(conn, most)
+            # A caller's transaction may fail yet.
+            committed = conn.info.transaction_status is TransactionStatus.IDLE
+            return scanned
+        finally:
+            self._windows.end(committed=committed)
+
+    def _scan(self, conn: Connection[TupleRow], most: int) -> Scanned:
+        conn.execute(PLAN_FOR_GROWTH)
+        taken = [Candle(*row) for row in conn.execute(TAKE, (most,))]
+        if not taken:
+            return Scanned()
+        self._windows.begin(conn, (candle.symbol for candle in taken))
+        spans = {
+            timeframe: list(spans_of(candles))
+            for timeframe, candles in groupby(taken, attrgetter("timeframe"))
+        }
+        recorded = self._judge(conn, spans, self._windows.read)
+        return Scanned(len(taken), recorded.made, recorded.retracted)
 
     def scan_history(
         self,
@@ -91,13 +108,15 @@ class Scanner:
                 for timeframe in timeframes
                 if timeframe in complete and since <= complete[timeframe]
             }
-            recorded = self._judge(conn, spans)
+            recorded = self._judge(conn, spans, read_series)
             return Scanned(recorded.candles, recorded.made, recorded.retracted)
 
-    def _judge(self, conn: Connection[TupleRow], spans: Mapping[str, Sequence[Span]]) -> Recorded:
+    def _judge(
+        self, conn: Connection[TupleRow], spans: Mapping[str, Sequence[Span]], read: Reader
+    ) -> Recorded:
         chosen = self._catalog.read(conn)
         judged = [
-            judge(conn, timeframe, some, chosen[timeframe], self._failures)
+            judge(conn, timeframe, some, chosen[timeframe], self._failures, read)
             for timeframe, some in spans.items()
             if chosen[timeframe]
         ]

@@ -1,11 +1,13 @@
 """What scanning reads: the candles to be judged, and as many before them as the patterns look at."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from functools import lru_cache
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
-from psycopg import Connection, pq, sql
+from psycopg import Connection, Cursor, pq, sql
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.rows import TupleRow
@@ -43,31 +45,43 @@ class Span(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Candles of one symbol, oldest first, of which some are judged. Arrays are (candles,)."""
+    """Candles of one symbol, oldest first, of which some are judged."""
 
     span: Span
     """What is judged: what was asked about, and the candles after it that look back at it. A candle
     in it may be gone."""
-    columns: tuple[Floats, ...]
-    """ts (seconds since 1970, UTC), open, high, low, close, volume."""
+    columns: Floats
+    """(6, candles): ts (seconds since 1970, UTC), open, high, low, close, volume."""
     first: int
     """The first one judged; all from there on are."""
     prices: list[str]
     """Closes of those judged, with all their digits."""
+    beyond: bool = False
+    """Whether candles after those asked about are judged as well."""
 
     @property
     def ts(self) -> Floats:
-        return self.columns[0]
+        ts: Floats = self.columns[0]
+        return ts
 
     @property
     def judged(self) -> int:
-        return len(self.ts) - self.first
+        return int(self.columns.shape[1]) - self.first
 
     @property
     def symbol(self) -> str:
         return self.span.symbol
 
 
+class Reader(Protocol):
+    """Reads the candles of spans, as read_series() does."""
+
+    def __call__(
+        self, conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
+    ) -> Iterable[Series]: ...
+
+
+@lru_cache(maxsize=10_000)  # thousands of events share a few times
 def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
@@ -87,19 +101,26 @@ def read_series(
     if not spans:
         return
     symbols, since, until = (list(column) for column in zip(*spans, strict=True))
-    with conn.cursor(binary=True) as cursor:
-        cursor.adapters.register_loader(conn.adapters.types["float8"].array_oid, _FloatsLoader)
+    with float_arrays(conn) as cursor:
         for nth, *columns, prices in cursor.execute(
             WINDOWS[timeframe], (symbols, since, until, reach, reach)
         ):
-            there = [NOTHING if column is None else column for column in columns]
+            there = NOTHING if columns[0] is None else np.stack(columns)
             yield _cut(spans[nth - 1], there, prices or "", reach)
 
 
-NOTHING: Floats = np.empty(0)
+@contextmanager
+def float_arrays(conn: Connection[TupleRow]) -> Iterator[Cursor[TupleRow]]:
+    """A cursor that makes a one-dimensional float8[] without nulls an array of numpy."""
+    with conn.cursor(binary=True) as cursor:
+        cursor.adapters.register_loader(conn.adapters.types["float8"].array_oid, _FloatsLoader)
+        yield cursor
 
 
-def _cut(span: Span, columns: Sequence[Floats], prices: str, reach: int) -> Series:
+NOTHING: Floats = np.empty((6, 0))
+
+
+def _cut(span: Span, columns: Floats, prices: str, reach: int) -> Series:
     """What is needed of what was read, which may be more."""
     ts = columns[0]
     first = int(np.searchsorted(ts, span.since.timestamp()))
@@ -108,9 +129,10 @@ def _cut(span: Span, columns: Sequence[Floats], prices: str, reach: int) -> Seri
     last = max(span.until, at(ts[end - 1])) if end else span.until
     return Series(
         span._replace(until=last),
-        tuple(column[begin:end] for column in columns),
+        columns[:, begin:end],
         first - begin,
         prices.split(" ")[: end - first] if end > first else [],
+        beyond=last > span.until,
     )
 
 
@@ -150,8 +172,7 @@ def side_by_side(timeframe: str, several: Sequence[Series], sessions: Sessions) 
     length = max(len(each.ts) for each in several)
     columns = np.full((6, length, len(several)), np.nan)
     for number, each in enumerate(several):
-        for column, values in zip(columns, each.columns, strict=True):
-            column[length - len(values) :, number] = values
+        columns[:, length - len(each.ts) :, number] = each.columns
     return _candles(timeframe, columns, sessions.of(columns[0, -1]))
 
 
@@ -159,7 +180,7 @@ def end_to_end(
     timeframe: str, several: Sequence[Series], sessions: Sessions
 ) -> tuple[Candles, list[int], Bools]:
     """As series, (candles,), one after the other; where each begins; and which candles are judged."""
-    columns = [np.concatenate(each) for each in zip(*(s.columns for s in several), strict=True)]
+    columns = np.concatenate([each.columns for each in several], axis=1)
     sizes = np.array([len(each.ts) for each in several])
     begins = np.cumsum(sizes) - sizes
     number = np.arange(sizes.sum())

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 from psycopg import Connection
@@ -21,7 +22,13 @@ log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between scans when nobody notifies, and between looks at `stop`."""
+SOON = 0.02
+"""Seconds to the next scan while another thread is at work: what it does may make larger candles ready."""
 REPORT_EVERY = 10.0
+THREADS = 2
+"""Each with a connection: while the database records what one has found, the other judges."""
+AT_ONCE = 1_250
+"""Candles, so that the threads take turns within a minute of thousands of symbols."""
 
 
 class ScanWorker:
@@ -34,7 +41,11 @@ class ScanWorker:
         self.candles = 0
         self.events = 0
         self._url = url
-        self._scanner = Scanner(patterns)
+        first = Scanner(patterns)
+        self._scanners = [first, *(Scanner(patterns, beside=first) for _ in range(1, THREADS))]
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._failure: BaseException | None = None
         self._publisher = Publisher(url, redis_url, self.stop) if redis_url else None
         # Usually `ingest` sees to it; a scanner does where no ingest runs.
         self._upkeep = UpkeepWorker(url, self.stop, wait=False)
@@ -49,14 +60,17 @@ class ScanWorker:
             self._publisher.start()
         else:
             log.info("no Redis: events go by NOTIFY alone (set TICKSTOCK_REDIS_URL)")
-        backoff = Backoff(first=0.2, cap=5.0)
-        while not self.stop.is_set():
-            try:
-                with conn:
-                    self._scan_until_stopped(conn, backoff)
-            except psycopg.OperationalError as error:
-                log.warning("database gone, will try again: %s", first_line(error))
-                conn = self._reopen(backoff) or conn
+        beside = [
+            threading.Thread(target=self._scan_beside, args=(scanner,), name="scan", daemon=True)
+            for scanner in self._scanners[1:]
+        ]
+        for thread in beside:
+            thread.start()
+        self._scan_for_good(self._scanners[0], conn)
+        for thread in beside:
+            thread.join(timeout=10)
+        if self._failure:
+            raise self._failure
         if self._publisher:
             self._publisher.wake()
             self._publisher.join(timeout=10)
@@ -65,6 +79,28 @@ class ScanWorker:
 
     def summary(self) -> str:
         return f"{self.candles:,} candles scanned, {self.events:,} events"
+
+    def _scan_beside(self, scanner: Scanner) -> None:
+        """Until stopped; if it fails, so does the worker."""
+        try:
+            conn = self._reopen(Backoff(first=0.01, cap=5.0))
+            if conn:
+                self._scan_for_good(scanner, conn)
+        except BaseException as error:
+            self._failure = error
+            self.stop.set()
+
+    def _scan_for_good(self, scanner: Scanner, conn: Connection[TupleRow]) -> None:
+        first = scanner is self._scanners[0]
+        backoff = Backoff(first=0.2, cap=5.0)
+        while not self.stop.is_set():
+            try:
+                with conn:
+                    self._scan_until_stopped(scanner, conn, backoff)
+            except psycopg.OperationalError as error:
+                if first:
+                    log.warning("database gone, will try again: %s", first_line(error))
+                conn = self._reopen(backoff) or conn
 
     def _open(self) -> Connection[TupleRow]:
         conn = connect(self._url, program="scan")
@@ -86,24 +122,41 @@ class ScanWorker:
                 log.debug("still gone: %s", first_line(error))
         return None
 
-    def _scan_until_stopped(self, conn: Connection[TupleRow], backoff: Backoff) -> None:
+    def _scan_until_stopped(
+        self, scanner: Scanner, conn: Connection[TupleRow], backoff: Backoff
+    ) -> None:
         while not self.stop.is_set():
-            while self._scan(conn) and not self.stop.is_set():
+            while self._scan(scanner, conn) and not self.stop.is_set():
                 backoff.reset()
                 self._report()
             self._report()
-            for _ in conn.notifies(timeout=POLL, stop_after=1):
+            for _ in conn.notifies(timeout=SOON if self._at_work else POLL, stop_after=1):
                 pass
 
-    def _scan(self, conn: Connection[TupleRow]) -> bool:
-        scanned = self._scanner.scan(conn)
-        self.candles += scanned.candles
-        self.events += scanned.events
+    def _scan(self, scanner: Scanner, conn: Connection[TupleRow]) -> bool:
+        with self._working():
+            scanned = scanner.scan(conn, most=AT_ONCE)
+        with self._lock:
+            self.candles += scanned.candles
+            self.events += scanned.events
         if scanned.events and self._publisher:
             self._publisher.wake()
         return scanned.candles > 0
 
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+
     def _report(self) -> None:
-        if time.monotonic() >= self._report_at:
+        with self._lock:
+            due = time.monotonic() >= self._report_at
+            if due:
+                self._report_at = time.monotonic() + REPORT_EVERY
+        if due:
             log.info("%s", self.summary())
-            self._report_at = time.monotonic() + REPORT_EVERY
