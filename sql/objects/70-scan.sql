@@ -230,7 +230,6 @@ set work_mem = '64MB'
 as $$
 declare
   clock constant timestamptz := public.feed_clock();
-  notifications bigint;
 begin
   -- Changes become visible in the order of their numbers: who has read up to one has missed none before it.
   perform pg_advisory_xact_lock(hashtext('tickstock.events'));
@@ -281,19 +280,10 @@ begin
     returning e as event
   ), changed as (
     select false as stands, u.event from undone u union all select true, w.event from written w
-  ), line as materialized (
-    select c.stands, (c.event).change, tickstock.event_payload(c.event)::text as told from changed c
-  ), notified as materialized (
-    -- Each costs as much as a row: thousands go several together, as lines, of at most 8000 bytes.
-    select pg_notify('tickstock_patterns', p.lines)
-    from (
-      select string_agg(l.told, E'\n' order by l.change) as lines
-      from (select l.*, count(*) over () > 100 and max(octet_length(l.told)) over () < 900 as many,
-              sum(octet_length(l.told) + 1) over (order by l.change) / 7000 as pack from line l) l
-      group by case when l.many then l.pack else l.change end order by min(l.change)) p
+  ), told as (
+    select c.stands, pg_notify('tickstock_patterns', tickstock.event_payload(c.event)::text) from changed c
   )
-  select count(*) filter (where l.stands), count(*) filter (where not l.stands), (select count(*) from notified)
-  into made, retracted, notifications from line l;
+  select count(*) filter (where t.stands), count(*) filter (where not t.stands) into made, retracted from told t;
 end $$;
 comment on function tickstock.record_events(jsonb, json, json) is
-  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit, more than a hundred changes by several in one notification, each a line. To be called last in a transaction: until its end, other scanners wait with theirs.';
+  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs.';

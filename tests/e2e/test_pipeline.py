@@ -101,11 +101,7 @@ def _play(url: str, redis_url: str, stack: ExitStack) -> Played:
         counts=ingest.counts,
         data_channel=data.await_messages(len(simulator.sent)),
         patterns_channel=patterns.await_messages(len(events)),
-        notified=[
-            json.loads(line)
-            for notice in conn.notifies(timeout=0)
-            for line in notice.payload.splitlines()
-        ],
+        notified=[json.loads(notice.payload) for notice in conn.notifies(timeout=0)],
         heard_from_redis=[json.loads(line) for line in from_redis.output],
         heard_from_postgres=[json.loads(line) for line in from_postgres.output],
     )

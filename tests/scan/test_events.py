@@ -11,7 +11,6 @@ from psycopg import Connection
 from psycopg.errors import CheckViolation
 from psycopg.rows import TupleRow
 
-from tests.scan.making import event, payloads, record
 from tests.scan.support import bar, drain, firing, new_york, on_one_engine, signalling, write
 from tickstock.db.connection import connect, fetch_value
 from tickstock.patterns import Pattern
@@ -59,8 +58,8 @@ def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleR
         write(conn, bar("BRK.B", OPENING, price), bar("CLOCK", new_york("2025-07-01 09:35")))
         drain(conn, Scanner([direction]))
         (payload,) = heard(listener)
-    told: dict[str, Any] = json.loads(payload, parse_float=Decimal)
-    assert told == {
+    event: dict[str, Any] = json.loads(payload, parse_float=Decimal)
+    assert event == {
         "id": fetch_value(conn, "select id from events"),
         "pattern": "Trend",
         "symbol": "BRK.B",
@@ -108,18 +107,6 @@ def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
     assert len({event["id"] for event in notified}) == 1
     assert notified[0]["change"] < notified[1]["change"]
     assert conn.execute("select price from events").fetchall() == [(Decimal("1.20"),)]
-
-
-@on_one_engine
-@pytest.mark.parametrize("number", [100, 101, 400])
-def test_many_are_notified_together(url: str, conn: Connection[TupleRow], number: int) -> None:
-    with connect(url, program="test") as listener:
-        listener.execute("listen tickstock_patterns")
-        record(conn, [event(f"S{n}") for n in range(number)])
-        notified = heard(listener)
-    together = [json.loads(line) for payload in notified for line in payload.splitlines()]
-    assert together == payloads(conn)
-    assert len(notified) == number if number <= 100 else len(notified) < number / 20
 
 
 @on_one_engine

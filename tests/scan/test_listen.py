@@ -75,16 +75,6 @@ def followed(
 
 
 @on_one_engine
-def test_from_postgres_many_at_once(url: str, conn: Connection[TupleRow]) -> None:
-    stop = threading.Event()
-    with listening(from_postgres(url, stop), stop) as ear:
-        await_listener(conn)
-        record(conn, [event(f"S{n}") for n in range(150)])
-        eventually(lambda: len(ear.heard) == 150, "the events")
-    assert [each["id"] for each in ear.heard] == sorted(each["id"] for each in ear.heard)
-
-
-@on_one_engine
 def test_from_postgres(url: str, conn: Connection[TupleRow]) -> None:
     stop = threading.Event()
     with listening(from_postgres(url, stop), stop) as ear:

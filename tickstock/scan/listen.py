@@ -59,8 +59,7 @@ def from_postgres(url: str, stop: threading.Event) -> Iterator[Event]:
         with telling_of_loss():
             while not stop.is_set():
                 for notify in conn.notifies(timeout=POLL):
-                    for line in notify.payload.splitlines():  # several where many come at once
-                        yield cast(Event, orjson.loads(line))
+                    yield cast(Event, orjson.loads(notify.payload))
 
 
 def from_redis(url: str, stop: threading.Event) -> Iterator[Event]:
