@@ -77,8 +77,10 @@ begin
     insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
     values (tickstock.shard_of(old.symbol), '1min', '-infinity', array[old.symbol], array[old.ts]);
     perform pg_notify('tickstock_bars', '');
-  else
+  elsif current_setting('tickstock.noted_in', true) is distinct from pg_current_xact_id()::text then
+    -- Once is enough: this trigger fires for each row.
     perform tickstock.note_unqueued_change();
+    perform set_config('tickstock.noted_in', pg_current_xact_id()::text, true);
   end if;
   return null;
 end $$;
