@@ -43,8 +43,6 @@ class Case(NamedTuple):
 
 
 LEAVES = {path: each for path, each in walk(main) if not isinstance(each, click.Group)}
-NEEDS_NONE = {("completion",)}
-"""Commands that run without a settings file, whatever is in it."""
 CASES = [
     Case(path, command, option)
     for path, command in LEAVES.items()
@@ -198,7 +196,7 @@ def test_a_wrong_kind_is_told_with_file_key_and_remedy(case: Case, tmp_path: Pat
             )
 
 
-@pytest.mark.parametrize("path", sorted(LEAVES.keys() - NEEDS_NONE), ids=" ".join)
+@pytest.mark.parametrize("path", sorted({case.path for case in CASES}), ids=" ".join)
 def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None:
     case = Case(path, LEAVES[path], click.Option(["--settings"]))
     for table in ("", f"[{'.'.join(path)}]"):

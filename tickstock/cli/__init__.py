@@ -60,11 +60,10 @@ class _Program(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        # Help is told even where the settings file is broken, and shows nothing that is in it. Nor does
-        # completion need one: a broken file must not greet whoever opens a shell.
+        # Help is told even where the settings file is broken, and shows nothing that is in it.
         words = rest[: rest.index("--")] if "--" in rest else rest
-        helps = name == "completion" or set(words) & set(ctx.help_option_names)
-        if name and not ctx.resilient_parsing and not helps:
+        asks_for_help = set(words) & set(ctx.help_option_names)
+        if name and not ctx.resilient_parsing and not asks_for_help and _has_settings(command):
             from tickstock.cli.settings import default_map
 
             ctx.default_map = default_map(self, name, ctx.params["settings"])
@@ -115,6 +114,13 @@ class _Program(click.Group):
             raise DatabaseUnavailableError(
                 f"the database refused: {first_line(error)}. `tickstock db status` says what is there."
             ) from error
+
+
+def _has_settings(command: click.Command | None) -> bool:
+    """Without any, as completion is, a broken file is no matter: it must not greet whoever opens a shell."""
+    return command is not None and (
+        isinstance(command, click.Group) or any(isinstance(p, click.Option) for p in command.params)
+    )
 
 
 def walk(
