@@ -2,18 +2,25 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from functools import lru_cache
-from itertools import chain, islice
+from datetime import datetime
+from itertools import chain
 from operator import attrgetter
 from typing import LiteralString, NamedTuple, Self
 
-import orjson
 import psycopg
 from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 
 from tickstock.bars import Bar, Block, Refusal
+from tickstock.db.copying import (
+    REPORTED_WITHIN,
+    ImpossibleError,
+    bar_line,
+    csv_pieces,
+    text_pieces,
+    tick_line,
+    tick_row,
+)
 from tickstock.ticks import Trade
 
 OF_BAR = "(symbol, ts, open, high, low, close, volume, vwap, trades)"
@@ -23,13 +30,10 @@ COPY_NEW = f"copy public.ohlcv_1min {OF_BAR} from stdin (format csv, null 'null'
 COPY_BLOCKS = f"copy pg_temp.incoming_bars {OF_BLOCK} from stdin"
 COPY_NEW_BLOCKS = f"copy public.ohlcv_1min {OF_BLOCK} from stdin"
 COPY_TICKS = "copy pg_temp.incoming_ticks from stdin"
-COPY_NEW_TICKS = "copy public.ticks from stdin (format csv, null 'null')"
-
-REPORTED_WITHIN = 3_600_000
-"""Milliseconds: a trade whose report is later than that is judged by merging."""
-
-NULL = r"\N"
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of UTC, whose name is added
+COPY_NEW_TICKS = (
+    "copy public.ticks (symbol, ts, sequence, price, size, conditions, exchange, trade_id, tape, trf,"
+    " trf_ts) from stdin (format csv, null 'null')"
+)
 
 MERGE = (
     "select received, inserted, replaced, unchanged, refused, refused_rows"
@@ -77,7 +81,7 @@ def write_bars(
     with _transaction(conn, queue_for_scan=queue_for_scan) as cursor:
         cursor.execute("call tickstock.prepare_incoming()")
         with cursor.copy(COPY) as copy:
-            for piece in _pieces(map(_bar_line, bars)):
+            for piece in text_pieces(map(bar_line, bars)):
                 copy.write(piece)
         return _merge(cursor, source, refusals)
 
@@ -90,7 +94,8 @@ def write_new_bars(
     refusals: Sequence[Refusal] = (),
 ) -> Written:
     """As `write_bars` does, but in half the time if all bars are new and possible: then they are
-    copied straight into the table. If not, the attempt has cost some time. Numbers are finite.
+    copied straight into the table. If not, the attempt has cost some time. Symbols, times and numbers
+    are there and finite, as the feed's parser has it.
     """
     try:
         with _transaction(conn, queue_for_scan=True) as cursor:
@@ -117,7 +122,7 @@ def write_ticks(conn: Connection[TupleRow], trades: Iterable[Trade], *, source: 
     with conn.transaction(), conn.cursor() as cursor:
         cursor.execute("call tickstock.prepare_ticks()")
         with cursor.copy(COPY_TICKS) as copy:
-            for piece in _pieces(map(_tick_line, trades)):
+            for piece in text_pieces(map(tick_line, trades)):
                 copy.write(piece)
         row = cursor.execute("select tickstock.merge_ticks(%s)", (source,)).fetchone()
         assert row is not None
@@ -133,52 +138,12 @@ def write_new_ticks(conn: Connection[TupleRow], trades: Sequence[Trade], *, sour
         return write_ticks(conn, trades, source=source)
 
 
-def _bar_line(bar: Bar) -> str:
-    """As COPY reads it: several times faster than by psycopg's adapters."""
-    symbol, ts, opened, high, low, close, volume, vwap, trades = bar
-    return (
-        f"{NULL if symbol is None else _escaped(symbol)}\t{NULL if ts is None else _stamp(ts)}"
-        f"\t{NULL if opened is None else opened}\t{NULL if high is None else high}"
-        f"\t{NULL if low is None else low}\t{NULL if close is None else close}"
-        f"\t{NULL if volume is None else volume}\t{NULL if vwap is None else vwap}"
-        f"\t{NULL if trades is None else trades}\n"
-    )
-
-
-_stamp = lru_cache(maxsize=256)(str)
-
-
-def _tick_line(trade: Trade) -> str:
-    symbol, at, sequence, price, size, conditions, _ = trade
-    exchange, name, tape, trf, trf_at = trade.venue
-    codes = ",".join(map(str, conditions))
-    values = (exchange, None if name is None else _escaped(name), tape, trf, trf_at)
-    rest = "\t".join(NULL if value is None else str(value) for value in values)
-    return f"{_escaped(symbol)}\t{at}\t{sequence}\t{price}\t{size}\t{{{codes}}}\t{rest}\n"
-
-
-def _pieces(lines: Iterator[str]) -> Iterator[str]:
-    while piece := "".join(islice(lines, 1_000)):
-        yield piece
-
-
-def _escaped(text: str) -> str:
-    return text if text.isalnum() else text.translate(_ESCAPES)
-
-
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-
-
-class _ImpossibleError(Exception):
-    """Merging would refuse a bar that the table's constraints let through, or knows how to write it."""
-
-
 _NOT_NEW = (
     psycopg.IntegrityError,
     psycopg.DataError,
     # Merging takes its locks in the order of the key, COPY in that of its input.
     psycopg.errors.DeadlockDetected,
-    _ImpossibleError,
+    ImpossibleError,
 )
 """Why bars can't be copied straight into the table, and are to be merged."""
 
@@ -190,8 +155,8 @@ def _copy_bars(
     # The index has a symbol's minutes side by side: the nearer to its order, the faster.
     ordered = sorted(bars, key=attrgetter("symbol"))
     if ordered and not ordered[0].symbol:
-        raise _ImpossibleError
-    inserted = _copy_new(cursor, COPY_NEW, _csv_pieces(ordered))
+        raise ImpossibleError
+    inserted = _copy_new(cursor, COPY_NEW, csv_pieces(ordered))
     if bars:
         _judge_time(cursor, max(bar.ts for bar in bars))
     refused = _refuse(cursor, refusals)
@@ -201,48 +166,11 @@ def _copy_bars(
 def _copy_ticks(cursor: Cursor[TupleRow], trades: Sequence[Trade]) -> int:
     """All or nothing."""
     ordered = sorted(trades, key=attrgetter("symbol"))
-    copied = _copy_new(cursor, COPY_NEW_TICKS, _csv_pieces(map(_tick_row, ordered)))
+    copied = _copy_new(cursor, COPY_NEW_TICKS, csv_pieces(map(tick_row, ordered)))
     latest = max(trade.at for trade in trades) + REPORTED_WITHIN
     if cursor.execute(JUDGE_TICKS, (latest,)).fetchone() != (True,):
-        raise _ImpossibleError
+        raise ImpossibleError
     return copied
-
-
-def _tick_row(trade: Trade) -> tuple[object, ...]:
-    symbol, at, sequence, price, size, conditions, _ = trade
-    exchange, name, tape, trf, trf_at = trade.venue
-    if trf_at is not None and trf_at > at + REPORTED_WITHIN:
-        raise _ImpossibleError
-    reported = None if trf_at is None else _milliseconds(trf_at)
-    codes = _array(conditions)
-    return (
-        symbol,
-        _milliseconds(at),
-        sequence,
-        price,
-        size,
-        codes,
-        exchange,
-        name,
-        tape,
-        trf,
-        reported,
-    )
-
-
-def _milliseconds(at: int) -> str:
-    """As PostgreSQL reads a time; `at` is in milliseconds after the epoch."""
-    return f"{_second(at // 1_000)}.{at % 1_000:03}+00"
-
-
-@lru_cache(maxsize=4096)
-def _second(at: int) -> str:
-    return str(_EPOCH + timedelta(seconds=at))
-
-
-@lru_cache(maxsize=4096)
-def _array(codes: tuple[int, ...]) -> str:
-    return f"{{{','.join(map(str, codes))}}}"
 
 
 def _copy_blocks(cursor: Cursor[TupleRow], blocks: Iterator[Block], sent: list[Block]) -> Counts:
@@ -260,19 +188,6 @@ def _copy_blocks(cursor: Cursor[TupleRow], blocks: Iterator[Block], sent: list[B
     return Counts(received=inserted + refused, inserted=inserted, refused=refused)
 
 
-def _csv_pieces(tuples: Iterable[tuple[object, ...]]) -> Iterator[bytes]:
-    """As COPY reads CSV. JSON's way to write a row is nearly the same, and several times faster."""
-    each = map(tuple, tuples)  # a named one is none to JSON
-    while rows := list(islice(each, 1_000)):
-        try:
-            text = orjson.dumps(rows, default=str)
-        except TypeError:  # a number of more than 64 bits
-            raise _ImpossibleError from None
-        if b"\\" in text or text.count(b"],[") >= len(rows):  # a text that is spelled differently
-            raise _ImpossibleError
-        yield text[2:-2].replace(b"],[", b"\n") + b"\n"
-
-
 def _copy_new(
     cursor: Cursor[TupleRow], statement: LiteralString, pieces: Iterable[str | bytes]
 ) -> int:
@@ -286,9 +201,9 @@ def _copy_new(
 
 
 def _judge_time(cursor: Cursor[TupleRow], latest: datetime | str) -> None:
-    """Raises _ImpossibleError for a time that no bar can have."""
+    """Raises ImpossibleError for a time that no bar can have."""
     if cursor.execute(JUDGE_TIME, (latest,)).fetchone() != (None,):
-        raise _ImpossibleError
+        raise ImpossibleError
 
 
 def _merge_blocks(conn: Connection[TupleRow], blocks: Iterable[Block], source: str) -> Counts:
