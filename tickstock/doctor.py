@@ -26,6 +26,7 @@ from tickstock.db.source import database
 from tickstock.embedded.paths import data_dir
 from tickstock.errors import FeedUnreachableError, TickstockError
 from tickstock.feed import protocol, rest
+from tickstock.feed.frames import parse_frame
 from tickstock.feed.opening import (
     CONNECTION_ERRORS,
     FeedSocket,
@@ -327,7 +328,7 @@ def _answer(socket: FeedSocket, key: str) -> StatusKind:
         opcode, data = socket.recv_data()
         if opcode == _CLOSE:
             return _closing(data)
-        statuses = protocol.parse_frame(data, datetime.now(UTC)).statuses
+        statuses = parse_frame(data, datetime.now(UTC)).statuses
         for kind in map(protocol.classify, statuses):
             if kind is StatusKind.CONNECTED:
                 socket.send(protocol.auth_message(key))

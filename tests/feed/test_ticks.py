@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tickstock.feed.protocol import Frame, parse_frame
+from tickstock.feed.frames import Frame, parse_frame
 from tickstock.ticks import Second, Trade, Venue
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from tickstock.feed.protocol import Frame, parse_frame
+from tickstock.feed.frames import Frame, parse_frame
 from tickstock.ingest.making import Making, Session
 
 OPENING = datetime(2025, 11, 28, 14, 30, tzinfo=UTC)

@@ -23,7 +23,7 @@ from tickstock.bars import Bar
 from tickstock.errors import TickstockError
 from tickstock.feed.backoff import Backoff
 from tickstock.feed.client import FeedClient
-from tickstock.feed.protocol import parse_frame
+from tickstock.feed.frames import parse_frame
 from tickstock.simulator import FAULTS, Faults, Minute, RandomMarket, Simulator
 from tickstock.simulator.events import Encoder, Event
 from tickstock.simulator.faults import CONNECTION_FAULTS, GARBAGE, LATEST, STREAM_FAULTS, wrong

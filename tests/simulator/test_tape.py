@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.feed.oracle import by_key, ts_of
 from tests.feed.oracle import oracle as bars_of_trades
 from tickstock.bars import Bar
+from tickstock.feed.frames import parse_frame
 from tickstock.feed.minutes import SecondMinutes, TradeMinutes, regular_hours
-from tickstock.feed.protocol import parse_frame
 from tickstock.simulator import Minute, RandomMarket, ReplayMarket, Simulator, ticker_symbols
 from tickstock.simulator.events import Encoder
 from tickstock.simulator.tape import Tape, prints_of

@@ -21,6 +21,7 @@ from websocket import ABNF, WebSocketTimeoutException
 from tickstock.errors import FeedRefusedError, FeedUnreachableError
 from tickstock.feed import protocol
 from tickstock.feed.backoff import Backoff
+from tickstock.feed.frames import parse_frame
 from tickstock.feed.opening import (
     CONNECTION_ERRORS,
     FeedSocket,
@@ -228,7 +229,7 @@ class FeedClient:
         for data in self._frames(socket):
             if data is not None:
                 received_at = datetime.now(UTC)
-                frame = protocol.parse_frame(data, received_at)
+                frame = parse_frame(data, received_at)
                 if frame.has_data:
                     self._hand_over(data, received_at)
                 if wanted in self._judge(frame.statuses):
@@ -289,7 +290,7 @@ class FeedClient:
             received_at = datetime.now(UTC)
             self._hand_over(data, received_at)
             if b'"status"' in data:
-                self._judge(protocol.parse_frame(data, received_at).statuses)
+                self._judge(parse_frame(data, received_at).statuses)
             if any(mark in data for mark in self._data_marks):
                 heard = time.monotonic()
                 if not flowing:

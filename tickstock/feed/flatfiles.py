@@ -20,7 +20,7 @@ from typing import BinaryIO, TextIO
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Block, Refusal
 from tickstock.errors import TickstockError
-from tickstock.feed.protocol import SYMBOL_LIMIT
+from tickstock.feed.frames import SYMBOL_LIMIT
 
 HEADER = ("ticker", "volume", "open", "close", "high", "low", "window_start", "transactions")
 

@@ -32,7 +32,7 @@ from tickstock.errors import (
     TickstockError,
 )
 from tickstock.feed.backoff import Backoff
-from tickstock.feed.protocol import loads
+from tickstock.feed.frames import loads
 
 log = logging.getLogger(__name__)
 

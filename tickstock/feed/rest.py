@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from tickstock.bars import Bar, Refusal
 from tickstock.errors import RestAnswerError, TickstockError
 from tickstock.feed.backoff import Backoff
+from tickstock.feed.frames import bar_of_row, is_ticker
 from tickstock.feed.http import Api, Counts, RateLimit
-from tickstock.feed.protocol import bar_of_row, is_ticker
 
 log = logging.getLogger(__name__)
 

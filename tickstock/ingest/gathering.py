@@ -7,7 +7,7 @@ from typing import NamedTuple
 import orjson
 
 from tickstock.bars import Refusal
-from tickstock.feed.protocol import parse_frame
+from tickstock.feed.frames import parse_frame
 from tickstock.ingest.inbox import Inbox, Item, Kind
 from tickstock.ingest.making import Made, Making
 

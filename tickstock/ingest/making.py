@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tickstock.bars import Bar
+from tickstock.feed.frames import Frame
 from tickstock.feed.minutes import HORIZON, SecondMinutes, TradeMinutes, regular_hours
-from tickstock.feed.protocol import Frame, StatusKind, classify
+from tickstock.feed.protocol import StatusKind, classify
 from tickstock.ticks import Trade
 
 Session = tuple[datetime, datetime]
