@@ -27,8 +27,8 @@ begin
       tickstock.bars_since(), (select min(ts) from new_bars) using errcode = 'check_violation';
   end if;
   if tg_op = 'INSERT' then
-    insert into tickstock.dirty (symbol, granule)
-    select distinct symbol, public.candle_start('30min', ts) from new_bars;
+    insert into tickstock.dirty (symbol, granule, since)
+    select symbol, public.candle_start('30min', ts), min(ts) from new_bars group by 1, 2;
   else
     insert into public.ohlcv_revisions (symbol, ts, replaced_by, open, high, low, close, volume, vwap, trades)
     select o.symbol, o.ts, coalesce(nullif(current_setting('tickstock.source', true), ''), 'sql'),
@@ -37,10 +37,12 @@ begin
     where (o.open, o.high, o.low, o.close, o.volume) is distinct from (n.open, n.high, n.low, n.close, n.volume)
     order by o.symbol, o.ts;
     -- A bar that moved (symbol or ts changed) leaves one half hour and enters another.
-    insert into tickstock.dirty (symbol, granule)
-    select symbol, public.candle_start('30min', ts) from new_bars
-    union
-    select symbol, public.candle_start('30min', ts) from old_bars where ts >= tickstock.bars_since();
+    insert into tickstock.dirty (symbol, granule, since)
+    select symbol, public.candle_start('30min', ts), min(ts)
+    from (select symbol, ts from new_bars
+          union all
+          select symbol, ts from old_bars where ts >= tickstock.bars_since()) b
+    group by 1, 2;
   end if;
   -- Off for bulk loads of history, and for databases nobody scans: alter database … set tickstock.scan_queue = off
   if found and scan then
@@ -70,8 +72,8 @@ begin
   if old.ts < tickstock.bars_since() then
     return null;  -- it is being dropped; its candles stay
   end if;
-  insert into tickstock.dirty (symbol, granule)
-  values (old.symbol, public.candle_start('30min', old.ts));
+  insert into tickstock.dirty (symbol, granule, since)
+  values (old.symbol, public.candle_start('30min', old.ts), old.ts);
   if current_setting('tickstock.scan_queue', true) is distinct from 'off' then
     -- Events that it made are to be taken back.
     insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
@@ -90,9 +92,10 @@ create or replace function tickstock.before_truncate() returns trigger
 language plpgsql
 as $$
 begin
-  insert into tickstock.dirty (symbol, granule)
-  select distinct symbol, public.candle_start('30min', ts) from public.ohlcv_1min
-  where ts >= tickstock.bars_since();  -- what is being dropped leaves its candles behind
+  insert into tickstock.dirty (symbol, granule, since)
+  select symbol, public.candle_start('30min', ts), min(ts) from public.ohlcv_1min
+  where ts >= tickstock.bars_since()  -- what is being dropped leaves its candles behind
+  group by 1, 2;
   perform tickstock.note_unqueued_change();
   return null;
 end $$;

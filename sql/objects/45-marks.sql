@@ -7,10 +7,11 @@ as $$
 declare
   before text := current_setting('lock_timeout');
 begin
-  -- The newest mark of a half hour is enough, and must stay: a refresh deletes only marks it has seen.
+  -- One mark of a half hour is enough: the one that tells the most. None that is seen here is one that the
+  -- refresh after it would not see.
   -- By ctid, as everywhere on queues: their size jumps, and no plan may depend on an old guess of it.
   delete from tickstock.dirty where ctid = any (array(
-    select ctid from (select ctid, row_number() over (partition by symbol, granule order by id desc) as nth from tickstock.dirty) m
+    select ctid from (select ctid, row_number() over (partition by symbol, granule order by since, id) as nth from tickstock.dirty) m
     where nth > 1));
   -- A large load leaves a long, nearly empty file, which queries read to its end. No vacuum mends it
   -- while a mark stays at the end. Nobody is kept waiting: it is tried again with the next refresh.
@@ -27,7 +28,7 @@ begin
   end if;
 end $$;
 comment on function tickstock.thin_marks() is
-  'Drops repeated marks of one half hour, so that a forming one does not gather a mark for every minute. Only under the refresher''s lock.';
+  'Drops repeated marks of one half hour, all but one from the earliest minute, so that a forming one does not gather a mark for every minute. Only under the refresher''s lock.';
 
 create or replace function tickstock.move_recent() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp

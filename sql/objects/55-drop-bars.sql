@@ -46,7 +46,7 @@ begin
     call public.ohlcv_refresh();
     -- No writer may be under way: what it changes would be gone before it is in its candles.
     lock table public.ohlcv_1min in share row exclusive mode;
-    if not exists (select from tickstock.dirty where granule < since) then
+    if ((select min(granule) from tickstock.dirty) < since) is not true then
       perform tickstock.set_bars_since(since);
     end if;
     commit;

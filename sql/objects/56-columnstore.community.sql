@@ -1,9 +1,47 @@
+-- The columnstore: old bars, candles and ticks by columns.
+
+create or replace function tickstock.is_to_move(chunk text) returns boolean
+language plpgsql stable
+as $$
+declare
+  found_one boolean;
+begin
+  execute format('select exists (select from only %s)', chunk) into found_one;
+  -- Of rows that are gone a page may be left, which is not worth a move.
+  return found_one or pg_relation_size(chunk::regclass) > current_setting('block_size')::integer
+    -- As a whole in the columnstore: moved by another, or by a version that left it like that.
+    or _timescaledb_functions.chunk_status(chunk::regclass) = 1;
+exception when undefined_table or undefined_object then
+  return false;  -- dropped meanwhile
+end $$;
+comment on function tickstock.is_to_move(text) is
+  'Whether rows of this chunk, or the space they left behind, are outside the columnstore: all of them, or those that were written since it was moved there.';
+
+create or replace procedure tickstock.keep_rowstore_in_plans(chunk regclass)
+language plpgsql
+as $$
+declare
+  written text := (select string_agg(quote_ident(attname), ', ') from pg_catalog.pg_attribute
+                   where attrelid = chunk and attnum > 0 and not attisdropped and attgenerated = '');
+begin
+  -- To TimescaleDB it is written to when a row has been offered, whatever becomes of that. No trigger fires.
+  if exists (select from pg_catalog.pg_index where indrelid = chunk and indisunique) then
+    execute format('insert into %1$s (%2$s) select %2$s from %1$s limit 1 on conflict do nothing', chunk, written);
+  else
+    execute format('insert into %1$s (symbol, ts) select %2$L, ts from %1$s limit 1', chunk, '');
+    execute format('delete from %s where symbol = %L', chunk, '');
+  end if;
+end $$;
+comment on procedure tickstock.keep_rowstore_in_plans(regclass) is
+  'Has TimescaleDB take a chunk of the columnstore for one with rows outside of it. Else plans leave these out until the first write, and a plan that is made or kept while it happens misses what was written.';
+
 create or replace procedure tickstock.to_columnstore(older_than timestamptz)
 language plpgsql
 as $$
 declare
   chunk record;
   next_change xid8;
+  has_rows boolean;
 begin
   commit;  -- a caller that has written would be waited for
   for chunk in
@@ -11,8 +49,7 @@ begin
     from timescaledb_information.chunks c
     join tickstock.storage s on s.stored_in = format('%I.%I', c.hypertable_schema, c.hypertable_name)::regclass
     where c.range_end <= older_than
-      -- 1 is compressed, 9 is compressed with rows written since.
-      and _timescaledb_functions.chunk_status(format('%I.%I', c.chunk_schema, c.chunk_name)::regclass) <> 1
+      and tickstock.is_to_move(format('%I.%I', c.chunk_schema, c.chunk_name))
     order by c.range_end
   loop
     -- What is moved looks in every snapshot as it does now, in older ones too. So there must be none from
@@ -51,7 +88,11 @@ begin
         if _timescaledb_functions.chunk_status(chunk.name::regclass) <> 0 then
           call public.convert_to_rowstore(chunk.name::regclass);
         end if;
-        call public.convert_to_columnstore(chunk.name::regclass);
+        execute format('select exists (select from %s)', chunk.name) into has_rows;
+        if has_rows then
+          call public.convert_to_columnstore(chunk.name::regclass);
+          call tickstock.keep_rowstore_in_plans(chunk.name::regclass);
+        end if;
       end if;
     exception
       when undefined_table then

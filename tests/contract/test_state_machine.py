@@ -322,8 +322,9 @@ class Machine(RuleBasedStateMachine):
                         f"update ohlcv_1min set symbol = %s, ts = ts + %s where {RANGE}",
                         (to.symbol, to.start - run.start, run.symbol, run.start, run.end),
                     )
-            except psycopg.errors.FeatureNotSupported:
-                # In the columnstore a key does not change: take the bars out, and put them in again.
+            except (psycopg.errors.FeatureNotSupported, psycopg.errors.InternalError_):
+                # In the columnstore a key does not change, which TimescaleDB says in one way or another:
+                # take the bars out, and put them in again.
                 with self.conn.transaction():
                     for moving in (to, run):
                         self.conn.execute(
@@ -363,6 +364,30 @@ class Machine(RuleBasedStateMachine):
             "select set_config('tickstock.bulk_symbols', %s, false)", (str(bulk_symbols),)
         )
         self.conn.execute("call ohlcv_refresh()")
+
+    @precondition(lambda self: self.bars)
+    @rule(
+        target=known,
+        symbols=st.sets(st.sampled_from(SYMBOLS), min_size=1),
+        minutes=st.integers(1, 15),
+        kind=KINDS,
+        late=st.integers(0, 25),
+    )
+    def go_on(self, symbols: set[str], minutes: int, kind: Kind, late: int) -> Run:
+        """The feed: minute by minute, refreshed in between, which makes candles of a half hour that is
+        still forming. And a bar that is late by so many minutes, before the last one."""
+        start = max(ts for _, ts in self.bars) + MINUTE
+        runs = [Run(symbol, start, minutes) for symbol in sorted(symbols)]
+        bars = {key: bar for run in runs for key, bar in self._made(run, kind).items()}
+        for i in range(minutes):
+            ts = start + i * MINUTE
+            if late and i == minutes - 1 and not self._is_dropped(ts - late * MINUTE):
+                self._write(Run(runs[-1].symbol, ts - late * MINUTE, 1), kind, INSERT + REPLACE)
+            minute = {key: bar for key, bar in bars.items() if key[1] == ts}
+            self.conn.execute(INSERT, parameters(minute))
+            self.bars |= minute
+            self.refresh(1)
+        return runs[0]
 
     @precondition(lambda self: self.engine.name == "community")
     @rule()

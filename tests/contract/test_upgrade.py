@@ -143,7 +143,8 @@ CHANGES = (
 KEPT = ("ohlcv_1min", "events", "refused_bars", "tickstock.dirty")
 """What the release had, and nobody but its users fills."""
 OTHER_COLUMNS = (
-    "{session,complete,change,strength,parameters,candles_from,lag,late,retracted_at,published_at}"
+    "{session,complete,change,strength,parameters,candles_from,lag,late,retracted_at"
+    ",published_at,since}"
 )
 """What is new since, or gone."""
 UNPUBLISHED = "select min(id) from events where published_at is null"
