@@ -25,6 +25,7 @@ from tickstock.cli import main, options, walk
 from tickstock.cli import settings as settings_file
 from tickstock.cli.ingest import ingest
 from tickstock.cli.reference import reference
+from tickstock.db.connection import fetch_value
 from tickstock.db.writer import write_bars
 from tickstock.ingest.forward import minute_payload, payload
 from tickstock.ingest.ledger import Complete
@@ -137,8 +138,8 @@ def test_payloads_have_the_form_that_is_told(conn: Connection[TupleRow]) -> None
         " select (json_populate_record(null::events, %s)).*",
         (json.dumps(event | others),),
     )
-    sent = conn.execute("select tickstock.event_payload(e) from events e").fetchall()
-    assert sent == [(event,)]
+    sent = fetch_value(conn, "select tickstock.event_payload(e) from events e")
+    assert json.loads(sent) == event
     ts = datetime.fromisoformat(bar["timestamp"])
     numbers = [bar[name] for name in ("open", "high", "low", "close", "volume")]
     assert json.loads(payload(Bar(bar["symbol"], ts, *numbers))) == bar

@@ -1,14 +1,18 @@
 -- The form in which events leave the database.
 
-create or replace function tickstock.event_payload(event public.events) returns jsonb
+-- Up to version 0.1 it was jsonb.
+drop function if exists tickstock.event_payload(public.events);
+-- As text put together, which takes a third of the time of jsonb: each change is told twice, and there are tens of
+-- thousands a minute. In jsonb's order and with its spaces; what needs no quoting has none.
+create function tickstock.event_payload(event public.events) returns text
 language sql stable
-return jsonb_build_object(
-  'id', (event).id, 'pattern', (event).pattern, 'symbol', (event).symbol,
-  'timestamp', to_char((event).ts at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-  'direction', (event).direction, 'timeframe', (event).timeframe, 'price', (event).price,
-  'change', (event).change, 'strength', (event).strength, 'late', (event).late, 'retracted', (event).retracted_at is not null);
+return '{"id": ' || (event).id || ', "late": ' || (event).late::text || ', "price": ' || (event).price || ', "change": ' || (event).change
+  || ', "symbol": ' || to_json((event).symbol)::text || ', "pattern": ' || to_json((event).pattern)::text
+  || ', "strength": ' || (event).strength || ', "direction": "' || (event).direction
+  || '", "retracted": ' || ((event).retracted_at is not null)::text || ', "timeframe": "' || (event).timeframe
+  || '", "timestamp": "' || to_char((event).ts at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') || '"}';
 comment on function tickstock.event_payload(public.events) is
-  'An event as it is published on Redis and by NOTIFY on the channel tickstock_patterns. The numbers behind it are in events.details.';
+  'JSON: an event as it is published on Redis and by NOTIFY on the channel tickstock_patterns. The numbers behind it are in events.details.';
 
 create or replace function tickstock.events_to_publish() returns bigint
 language sql stable

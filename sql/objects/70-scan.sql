@@ -281,7 +281,7 @@ begin
   ), changed as (
     select false as stands, u.event from undone u union all select true, w.event from written w
   ), told as (
-    select c.stands, pg_notify('tickstock_patterns', tickstock.event_payload(c.event)::text) from changed c
+    select c.stands, pg_notify('tickstock_patterns', tickstock.event_payload(c.event)) from changed c
   )
   select count(*) filter (where t.stands), count(*) filter (where not t.stands) into made, retracted from told t;
 end $$;

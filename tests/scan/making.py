@@ -56,7 +56,7 @@ def record(
 
 
 def payloads(conn: Connection[TupleRow]) -> list[Event]:
-    query = "select tickstock.event_payload(e)::text from events e order by change"
+    query = "select tickstock.event_payload(e) from events e order by change"
     return [json.loads(payload) for (payload,) in conn.execute(query)]
 
 

@@ -75,6 +75,36 @@ def test_the_notification_is_the_event_as_json(url: str, conn: Connection[TupleR
     assert price in payload, "with all its digits, and no quotes"
 
 
+AS_JSONB = """
+select tickstock.event_payload(e), jsonb_build_object(
+  'id', id, 'pattern', pattern, 'symbol', symbol,
+  'timestamp', to_char(ts at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+  'direction', direction, 'timeframe', timeframe, 'price', price, 'change', change,
+  'strength', strength, 'late', late, 'retracted', retracted_at is not null)::text
+from events e order by id
+"""
+AWKWARD = """
+insert into events
+  (pattern, symbol, timeframe, ts, direction, price, strength, candles_from, lag, late, retracted_at)
+select pattern, symbol, '5min', ts, 'neutral', price, strength, ts, '0', price > 1,
+  case when price < 1 then ts end
+from unnest(array['Doji', 'q"uote', E'back\\\\slash\\ttab', 'é€', '{}']) pattern,
+  unnest(array['BRK.B', E'a"\\n']) symbol,
+  (values (0.000001, 0.1, '2025-07-01 13:30+00'::timestamptz),
+     (12345.678901234567890, 1, '1999-12-31 23:59+05:30'),
+     (100.00, 0, '2025-01-01'), (7e20, 0.333333, '2025-01-02')) v (price, strength, ts)
+"""
+
+
+@on_one_engine
+def test_a_payload_is_the_text_that_jsonb_would_have(conn: Connection[TupleRow]) -> None:
+    conn.execute("set timezone = 'Asia/Kolkata'")
+    conn.execute(AWKWARD)
+    rows = conn.execute(AS_JSONB).fetchall()
+    assert len(rows) == 40
+    assert [told for told, _ in rows] == [expected for _, expected in rows]
+
+
 @on_one_engine
 def test_the_table_tells_the_numbers_behind_it(conn: Connection[TupleRow]) -> None:
     pattern = trend("1min")

@@ -113,6 +113,11 @@ def test_they_follow_every_change(conn: Connection[TupleRow], seed: int) -> None
     assert judged > 200
 
 
+def check(conn: Connection[TupleRow], window: Window) -> None:
+    """It is as if it had been read from the table now."""
+    assert rows_of(window) == directly(conn, window, 3), window
+
+
 def minute(number: int) -> Bar:
     return bar("A", BEGIN + number * MINUTE, f"{10 + number}")
 
@@ -143,7 +148,7 @@ def test_what_passes_the_queue_is_seen_in_the_next_window(
     scanner.windows.clear()
     drain(conn, scanner)
     (window,) = scanner.windows
-    assert rows_of(window) == directly(conn, window, 3)
+    check(conn, window)
 
 
 @on_one_engine
@@ -155,7 +160,7 @@ def test_what_is_truncated_from_the_queue_is_seen_too(conn: Connection[TupleRow]
     conn.execute("truncate tickstock.scan_queue")
     write(conn, minute(2))
     drain(conn, scanner)
-    assert rows_of(scanner.windows[-1]) == directly(conn, scanner.windows[-1], 3)
+    check(conn, scanner.windows[-1])
 
 
 @on_one_engine
@@ -188,7 +193,7 @@ def test_a_scan_that_is_rolled_back_does_not_count(conn: Connection[TupleRow]) -
     drain(conn, other)
     write(conn, minute(3))
     drain(conn, one)
-    assert rows_of(one.windows[-1]) == directly(conn, one.windows[-1], 3)
+    check(conn, one.windows[-1])
 
 
 @on_one_engine
@@ -203,7 +208,7 @@ def test_late_bars_one_after_the_other(conn: Connection[TupleRow]) -> None:
         drain(conn, scanner)
         assert starts_of(scanner.windows) == then
         for window in scanner.windows:
-            assert rows_of(window) == directly(conn, window, 3)
+            check(conn, window)
 
 
 @on_one_engine
@@ -216,7 +221,7 @@ def test_a_late_bar_and_one_days_after_it(conn: Connection[TupleRow]) -> None:
     drain(conn, scanner)
     assert set(starts_of(scanner.windows)) == {1, 7 * 1440}
     for window in scanner.windows:
-        assert rows_of(window) == directly(conn, window, 3)
+        check(conn, window)
 
 
 @on_one_engine

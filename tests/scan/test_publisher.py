@@ -26,7 +26,7 @@ from tickstock.scan.windows import Span
 pytestmark = pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
 
 UNPUBLISHED = "select events_to_publish from tickstock.freshness"
-PAYLOADS = "select tickstock.event_payload(e)::text from events e order by change"
+PAYLOADS = "select tickstock.event_payload(e) from events e order by change"
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +108,19 @@ def test_each_event_once_in_the_order_of_changes(
         eventually(lambda: fetch_value(conn, UNPUBLISHED) == 0, "what came is published")
         assert subscriber.hear(number + 3) == payloads(conn)
     assert '"price": 10.5,' in subscriber.heard[0]
+
+
+@on_one_engine
+def test_names_with_line_ends_go_out_whole(
+    url: str, conn: Connection[TupleRow], redis_url: str
+) -> None:
+    symbols = ["A\n7 B", "\r\n", 'q"uote\\n', "\x7f\u2028é", "%s {}"]
+    record_events(conn, [event(symbol) for symbol in symbols])
+    with Subscriber(redis_url) as subscriber, publishing(url, redis_url):
+        heard = subscriber.hear(len(symbols))
+        eventually(lambda: fetch_value(conn, UNPUBLISHED) == 0, "all is marked")
+    assert heard == payloads(conn)
+    assert sorted(json.loads(each)["symbol"] for each in heard) == sorted(symbols)
     assert json.loads(subscriber.heard[0])["timestamp"] == "2025-11-24T14:30:00Z"
 
 

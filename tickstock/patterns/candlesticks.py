@@ -76,9 +76,8 @@ Strength: |value| / 100, at most 1. Most patterns know 100 only.
 
 def told(values: Values) -> tuple[NDArray[np.int8], Floats, dict[str, Floats]]:
     """Direction, strength and details."""
-    value = values.astype(np.float64)
-    strength = np.minimum(np.abs(value) / 100, 1)
-    return np.sign(values).astype(np.int8), strength, {"value": value}
+    strength = np.minimum(np.abs(values) / 100, 1)
+    return np.sign(values).astype(np.int8), strength, {"value": values.astype(np.float64)}
 
 
 GROUPS: dict[str, list[str]] = talib.get_function_groups()  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ here: the database asks them.
 
 import logging
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,11 +39,16 @@ BLOCK = 2**18
 pattern computes on the way stays in the processor's cache."""
 SMALLEST_BLOCK = 4_096
 """Windows."""
+SHORT = 21
+"""Candles: of patterns that look at no more."""
 SERIES_BLOCK = 2**16
 """Candles that are judged at once by patterns that look at a series, not at windows."""
 DIRECTIONS: dict[int, Direction] = {1: "long", -1: "short", 0: "neutral"}
 DECIMALS = 6
 """Strength and details are rounded to as many, like prices."""
+_Asked = tuple[PythonPattern, Function | SeriesFunction, Parameters]
+Picks = NDArray[np.intp] | slice
+"""Some of what was told."""
 
 
 @dataclass(frozen=True)
@@ -161,58 +167,99 @@ def history_columns(
     wanted = np.arange(len(candles)) >= since
     if asked is not None:
         wanted = wanted & asked
-    by_length = list(_by_length(chosen))
-    padded, origin = _padded(candles, begins, max((length for length, _ in by_length), default=1))
-    judged = np.where(origin >= 0, wanted[origin], False)
-    works = [
-        work for length, several in by_length for work in _works(several, padded, length, judged)
+    parts = [
+        _Part(by_length, candles, begins, first, min(first + SERIES_BLOCK, len(candles)))
+        for by_length in _short_and_long(chosen)
+        for first in range(0, len(candles), SERIES_BLOCK)
+        if wanted[first : first + SERIES_BLOCK].any()
     ]
     # numpy and TA-Lib let other threads compute meanwhile.
-    with ThreadPoolExecutor(os.cpu_count() if len(padded) > SERIES_BLOCK else 1) as pool:
-        for found in pool.map(lambda work: work.do(origin, failures), works):
+    with ThreadPoolExecutor(os.cpu_count() if len(candles) > SERIES_BLOCK else 1) as pool:
+        for found in pool.map(lambda part: part.ask(wanted, failures), parts):
             yield from found
 
 
-class _Work(NamedTuple):
-    """A stretch of a series, and the patterns that are asked about it."""
+ByLength = Sequence[tuple[int, Sequence[tuple[PythonPattern, Parameters]]]]
+"""Patterns by how many candles they look at, ascending."""
 
-    asked: Sequence[tuple[PythonPattern, Function | SeriesFunction, Parameters]]
+
+class _Part(NamedTuple):
+    """Some candles of a history, and the patterns that are asked about them."""
+
+    by_length: ByLength
     candles: Candles
-    """Windows, or a series."""
-    judged: slice
-    """Which candles of the whole series are judged."""
-    wanted: Bools
+    """The whole history."""
+    begins: Sequence[int]
+    first: int
+    end: int
 
-    def do(self, origin: NDArray[np.intp], failures: Failures) -> list[Hits]:
-        """What is found. origin: which candle each one of the series with gaps is."""
-        asked = (_ask(*each, self.candles, failures, self.wanted) for each in self.asked)
-        return [hits._replace(at=origin[self.judged][hits.at]) for hits in asked if hits]
+    def ask(self, wanted: Bools, failures: Failures) -> list[Hits]:
+        """What is found in the candles that are wanted."""
+        series, origin = self._with_gaps()
+        judged = np.where(origin >= 0, wanted[origin], False)
+        return [
+            hits._replace(at=origin[ends][hits.at])
+            for asked, shown, ends in self._shown(series, judged)
+            for each in asked
+            if (hits := _ask(*each, shown, failures, judged[ends]))
+        ]
+
+    @property
+    def _gap(self) -> int:
+        return self.by_length[-1][0] - 1
+
+    def _with_gaps(self) -> tuple[Candles, NDArray[np.intp]]:
+        """The candles and those that windows look back at, with as many missing ones before each symbol's
+        first, so that no window holds candles of two symbols; and which candle each is, -1 for a
+        missing one."""
+        nth = bisect_right(self.begins, self.first)
+        since = max(self.begins[nth - 1], self.first - self._gap)
+        inside = self.begins[nth : bisect_left(self.begins, self.end)]
+        number = np.arange(since, self.end)
+        gaps = 1 + np.searchsorted(inside, number, side="right")
+        places = number - self.first + self._gap * gaps
+        size = self.end - self.first + self._gap * (1 + len(inside))
+
+        def spread(column: Floats) -> Floats:
+            there = np.full(size, np.nan)
+            there[places] = column[since : self.end]
+            there.flags.writeable = False
+            return there
+
+        origin = np.full(size, -1)
+        origin[places] = number
+        sessions = (spread(self.candles.opens_at), spread(self.candles.closes_at))
+        return self.candles.with_columns(map(spread, self.candles.columns), *sessions), origin
+
+    def _shown(
+        self, series: Candles, judged: Bools
+    ) -> Iterator[tuple[list[_Asked], Candles, slice]]:
+        """What patterns are shown: windows, so many at once, or the series; and where these end."""
+        for length, several in self.by_length:
+            of_windows: list[_Asked] = [
+                (p, p.function, parameters) for p, parameters in several if not p.series
+            ]
+            block = max(BLOCK // length, SMALLEST_BLOCK)
+            for first in range(self._gap, len(series), block) if of_windows else ():
+                ends = slice(first, first + block)
+                if judged[ends].any():
+                    stretch = _stretch(series, slice(first - length + 1, ends.stop))
+                    yield of_windows, _windows(stretch, length), ends
+            of_series: list[_Asked] = [
+                (p, p.series, parameters) for p, parameters in several if p.series
+            ]
+            if of_series:
+                yield (
+                    of_series,
+                    _stretch(series, slice(self._gap - length + 1, None)),
+                    slice(self._gap, None),
+                )
 
 
-def _works(
-    several: Sequence[tuple[PythonPattern, Parameters]], padded: Candles, length: int, wanted: Bools
-) -> Iterator[_Work]:
-    """What there is to do for patterns of one length."""
-    of_windows = [(p, p.function, parameters) for p, parameters in several if p.series is None]
-    of_series = [(p, p.series, parameters) for p, parameters in several if p.series is not None]
-    if of_windows:
-        block = max(BLOCK // length, SMALLEST_BLOCK)
-        for judged, stretch in _stretches(padded, length, wanted, block):
-            yield _Work(of_windows, _windows(stretch, length), judged, wanted[judged])
-    if of_series:
-        for judged, stretch in _stretches(padded, length, wanted, SERIES_BLOCK):
-            yield _Work(of_series, stretch, judged, wanted[judged])
-
-
-def _stretches(
-    padded: Candles, length: int, wanted: Bools, block: int
-) -> Iterator[tuple[slice, Candles]]:
-    """Parts of a series, of so many windows, in which there is something to judge: where each one's
-    judged candles are, and these with the candles that their windows hold before them."""
-    for first in range(length - 1, len(padded), block):
-        judged = slice(first, min(first + block, len(padded)))
-        if wanted[judged].any():
-            yield judged, _stretch(padded, slice(first - length + 1, judged.stop))
+def _short_and_long(chosen: Sequence[Chosen]) -> Iterator[ByLength]:
+    """Most look at few candles, and need no more missing ones than these."""
+    for _, similar in groupby(_by_length(chosen), lambda each: each[0] > SHORT):
+        yield list(similar)
 
 
 def _by_length(
@@ -230,34 +277,9 @@ def _by_length(
             yield length, asked
 
 
-def _padded(
-    candles: Candles, begins: Sequence[int], length: int
-) -> tuple[Candles, NDArray[np.intp]]:
-    """The series with length - 1 missing candles before each symbol's first, so that no window holds
-    candles of two symbols; and which candle each of these is, -1 for a missing one."""
-    number = np.arange(len(candles))
-    symbol = np.searchsorted(np.asarray(begins), number, side="right")
-    places = number + symbol * (length - 1)
-    size = len(candles) + len(begins) * (length - 1)
-    origin = np.full(size, -1)
-    origin[places] = number
-
-    def with_gaps(column: Floats) -> Floats:
-        padded: Floats = np.take(np.append(column, np.nan), origin, mode="wrap")  # -1 is the last
-        return padded
-
-    return _read_only(
-        candles.with_columns(
-            map(with_gaps, candles.columns),
-            with_gaps(candles.opens_at),
-            with_gaps(candles.closes_at),
-        )
-    ), origin
-
-
-def _stretch(padded: Candles, part: slice) -> Candles:
-    columns = (column[part] for column in padded.columns)
-    return padded.with_columns(columns, padded.opens_at[part], padded.closes_at[part])
+def _stretch(series: Candles, part: slice) -> Candles:
+    columns = (column[part] for column in series.columns)
+    return series.with_columns(columns, series.opens_at[part], series.closes_at[part])
 
 
 def _windows(stretch: Candles, length: int) -> Candles:
@@ -324,17 +346,19 @@ def _checked(
         where = np.asarray(found.where)
         if where.dtype != np.bool_ or where.shape != windows:
             raise ValueError(f"where is {where.dtype} {where.shape}, not bool {windows}")
-        at = picks = (where if wanted is None else where & wanted).nonzero()[0]
-        told_of = windows
+        at = (where if wanted is None else where & wanted).nonzero()[0]
+        told_of: tuple[int, ...] = windows
+        picks: Picks = at
     else:
-        places = np.asarray(found.at)
-        _check_places(places, windows[0] if windows else 1)
-        told_of = places.shape
-        picks = np.arange(len(places)) if wanted is None else wanted[places].nonzero()[0]
-        at = places[picks]
+        at = np.asarray(found.at)
+        _check_places(at, windows[0] if windows else 1)
+        told_of, picks = at.shape, slice(None)
+        if wanted is not None and not (asked := wanted[at]).all():
+            picks = asked.nonzero()[0]
+            at = at[picks]
 
     def told(values: object) -> Floats:
-        numbers: Floats = _picked(values, told_of, picks).astype(np.float64)
+        numbers: Floats = _picked(values, told_of, picks).astype(np.float64, copy=False)
         rounded: Floats = np.round(numbers, DECIMALS) + 0.0  # no -0.0
         return rounded
 
@@ -351,11 +375,11 @@ def _check_places(at: NDArray[np.intp], windows: int) -> None:
     """ValueError for what would be read as other windows than were meant, or as none."""
     if at.ndim != 1 or at.dtype.kind != "i":
         raise ValueError(f"at is {at.dtype} {at.shape}, not numbers of windows")
-    if len(at) and (at[0] < 0 or at[-1] >= windows or (np.diff(at) <= 0).any()):
+    if len(at) and (at[0] < 0 or at[-1] >= windows or (at[1:] <= at[:-1]).any()):
         raise ValueError(f"at does not ascend from 0 to at most {windows - 1}")
 
 
-def _picked(values: object, shape: tuple[int, ...], picks: NDArray[np.intp]) -> NDArray[Any]:
+def _picked(values: object, shape: tuple[int, ...], picks: Picks) -> NDArray[Any]:
     of_all = np.asarray(values)
     return (of_all if of_all.shape == shape else np.broadcast_to(of_all, shape))[picks]
 

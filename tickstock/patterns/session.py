@@ -1,7 +1,6 @@
 """What patterns of the trading day share."""
 
 import numpy as np
-import pandas as pd
 
 from tickstock.patterns.definition import Bools, Candles, Floats, Parameters
 
@@ -24,9 +23,13 @@ def highest_before(c: Candles, values: Floats, counted: Bools) -> Floats:
     """At each candle of a series, the highest value so far in its own session, of the candles counted:
     its own is none of them. (length,); -inf where there is none."""
     # A session is known by its opening, and a gap between two symbols by having none.
-    session = np.cumsum(np.diff(c.opens_at, prepend=np.nan) != 0)
-    highest = pd.Series(np.where(counted, values, -np.inf)).groupby(session).cummax().to_numpy()
+    begins = np.diff(c.opens_at, prepend=np.nan) != 0
+    # Of two complex numbers the greater is that with the greater real part, then imaginary part: a
+    # session's numbers are above all of those before.
+    ranked = np.empty(len(c), dtype=np.complex128)
+    ranked.real = np.cumsum(begins)
+    ranked.imag = np.where(counted, values, -np.inf)
     before = np.full(len(c), -np.inf)
-    same = session[1:] == session[:-1]
-    before[1:][same] = highest[:-1][same]
+    before[1:] = np.maximum.accumulate(ranked).imag[:-1]
+    before[begins] = -np.inf
     return before

@@ -86,7 +86,7 @@ def judge_series(c: Candles, p: Parameters, tops: Tops, *, upside_down: bool = F
     length, span = window(p, c.timeframe), p.whole("span")
     is_peak = peaks(high, span)
     sign = -1 if upside_down else 1
-    some = may_end_anywhere(high, close, length, span, p.min_height)
+    some = may_end_anywhere(high, close, is_peak, length, span, p.min_height)
     at, strengths, told = [], [], []
     for candidates in np.array_split(some, len(some) // CANDIDATES + 1):
 
@@ -121,19 +121,32 @@ def peaks_within(
 
 
 def may_end_anywhere(
-    high: Floats, close: Floats, length: int, span: int, min_height: float
+    high: Floats, close: Floats, is_peak: Bools, length: int, span: int, min_height: float
 ) -> Places:
-    """Which windows of a series may_end_here() would name, from what they share with their neighbours."""
+    """Which windows of a series may_end_here() would name, from what they share with their neighbours;
+    but for those in which a close since the last peak is below the judged one."""
     windows = len(high) - length + 1
     edge = sliding_max(high, span)
     inner = sliding_max(high, length - 2 * span)[span : span + windows]
     last = close[length - 1 :]
     where = (inner > edge[:windows]) & (inner >= edge[length - span :])
     where &= at_least(inner, last + min_height * np.abs(last))
+    where &= last < lowest_since_peak(close, is_peak)[length - span - 1 :][:windows]
     if span > 1:
         lowest = -sliding_max(-close, span - 1)[length - span :][:windows]
         where &= last < lowest
     return where.nonzero()[0]
+
+
+def lowest_since_peak(close: Floats, is_peak: Bools) -> Floats:
+    """At each candle of a series, the lowest close after the last peak; inf at a peak."""
+    # Of two complex numbers the lower is that with the lower real part, then imaginary part.
+    peaks_before: Places = np.cumsum(is_peak)
+    ranked = np.empty(len(close), dtype=np.complex128)
+    ranked.real = -peaks_before
+    ranked.imag = np.where(is_peak | np.isnan(close), np.inf, close)
+    lowest: Floats = np.minimum.accumulate(ranked).imag
+    return lowest
 
 
 def may_end_here(high: Floats, close: Floats, span: int, min_height: float) -> Places:

@@ -28,7 +28,7 @@ CHANGES = """
 select e.change, case when (%(patterns)s::text[] is null or e.pattern = any(%(patterns)s))
     and (%(symbols)s::text[] is null or e.symbol = any(%(symbols)s))
     and (%(timeframes)s::text[] is null or e.timeframe = any(%(timeframes)s))
-  then tickstock.event_payload(e)::text end
+  then tickstock.event_payload(e) end
 from events e where e.change > %(since)s order by e.change limit %(most)s
 """
 
