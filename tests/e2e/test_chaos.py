@@ -43,6 +43,7 @@ RATES = {
     "rest_cut": 0.05,
     "rest_null": 0.5,
 }
+CHECKPOINTER = "select pid from pg_stat_activity where backend_type = 'checkpointer'"
 ENDS = ("drop", "silence", "half_open", "slow_consumer", "slow_consumer_1011")
 """How the simulator ends a connection. A crowded key is not among them: it is waited out for minutes."""
 
@@ -133,16 +134,18 @@ class Chaos:
 
     def _crash_database(self) -> None:
         """End one of the server's processes as a bug would: it starts anew, and recovers."""
-        with psycopg.connect(make_conninfo(self._url, dbname="postgres")) as conn:
-            os.kill(conn.info.backend_pid, signal.SIGKILL)
-            eventually(self._database_answers, "the database is back")
+        with psycopg.connect(self._url) as conn:
+            checkpointer = fetch_value(conn, CHECKPOINTER)
+        os.kill(checkpointer, signal.SIGKILL)
+        eventually(lambda: self._has_another(checkpointer), "the database is back")
 
-    def _database_answers(self) -> bool:
+    def _has_another(self, checkpointer: int) -> bool:
+        """Whether the server answers that started anew: for a moment the old one may, too."""
         try:
-            psycopg.connect(self._url).close()
+            with psycopg.connect(self._url) as conn:
+                return bool(fetch_value(conn, CHECKPOINTER) != checkpointer)
         except psycopg.OperationalError:
             return False
-        return True
 
     def _later(self, than: datetime, minutes: int) -> bool:
         clock = self._simulator.clock or OPENING
