@@ -112,7 +112,8 @@ def release_0_1(tmp_path: Path) -> Path:
     for file in (today / "migrations").iterdir():
         if file.name < "005":
             shutil.copy(file, tmp_path / "migrations")
-    shutil.copy(today / "history.sql", tmp_path)
+    for name in ("history.sql", "before-migrations.sql"):
+        shutil.copy(today / name, tmp_path)
     shutil.copytree(RELEASE_0_1 / "objects", tmp_path / "objects")
     return tmp_path
 

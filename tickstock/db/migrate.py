@@ -1,8 +1,9 @@
 """Installing and upgrading the schema from the files in `sql/`.
 
 `sql/migrations/` runs once, in order, each file frozen by its hash once released. `sql/objects/` is
-rerunnable (`create or replace`) and runs whenever any of it has changed. All of it is one transaction
-under a lock: twenty migrations at once end like one, a failed one leaves the database as it was.
+rerunnable (`create or replace`) and runs after them, and whenever any of it has changed. All of it is one
+transaction under a lock: twenty migrations at once end like one, a failed one leaves the database as it
+was.
 """
 
 import logging
@@ -68,9 +69,12 @@ def _apply(conn: Connection[TupleRow]) -> Migrated:
         conn.execute("select name, sha256 from tickstock.migrations").fetchall()
     )
     engine = _engine(conn)
-    applied = []
+    applied: list[str] = []
     for file in sqlfiles.files("migrations", engine):
         if file.name not in known:
+            if not applied:
+                _run(conn, sqlfiles.read("before-migrations.sql"))
+                known.pop("objects", None)
             log.info("applying %s", file.name)
             _run(conn, file)
             _record(conn, file.name, file.sha256, engine)
