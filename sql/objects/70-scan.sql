@@ -167,13 +167,15 @@ comment on function tickstock.state_of_shares(text[]) is
   'By which a scanner sees whether windows that it keeps are still right: changes differs once bars have changed past the queue, taken says of each share, from 0 on, how often candles of it were taken. shards: the share of each of these symbols.';
 
 -- Windows that a scanner keeps grow by a few candles, those that it judges the last of them.
+-- Once their last argument had times.
+drop function if exists tickstock.fresh_1min(text[], float8[], timestamptz[]), tickstock.fresh_5min(text[], float8[], timestamptz[]);
 do $$
 declare
   tf record;
 begin
   for tf in select timeframe from timeframes where timeframe in ('1min', '5min') loop
     execute format($q$
-      create or replace function tickstock.fresh_%1$s(symbols text[], after float8[], until timestamptz[])
+      create or replace function tickstock.fresh_%1$s(symbols text[], after float8[], until float8[])
       returns table (changes text, nth float8[], starts float8[], opens float8[], highs float8[], lows float8[], closes float8[],
                      volumes float8[], prices text)
       language sql stable
@@ -186,11 +188,11 @@ begin
           from unnest(symbols, after, until) with ordinality u (symbol, after, until, nth)
           cross join lateral (
             select o.ts, o.open, o.high, o.low, o.close, o.volume from public.ohlcv_%1$s o
-            where o.symbol = u.symbol and o.ts > to_timestamp(u.after) and o.ts <= u.until offset 0) c
+            where o.symbol = u.symbol and o.ts > to_timestamp(u.after) and o.ts <= to_timestamp(u.until) offset 0) c
           order by u.nth, c.ts) n;
       end $q$, tf.timeframe);
-    execute format('comment on function tickstock.fresh_%s(text[], float8[], timestamptz[]) is %L', tf.timeframe,
-      format('%s candles of each symbol after a time (seconds since 1970, UTC) up to those that begin at until, by symbol, oldest first, as arrays; nth: of which symbol, from 1 on. changes: as tickstock.state_of_shares() tells in this very snapshot. prices: the closes, exactly.', tf.timeframe));
+    execute format('comment on function tickstock.fresh_%s(text[], float8[], float8[]) is %L', tf.timeframe,
+      format('%s candles of each symbol after a time up to those that begin at another (seconds since 1970, UTC), by symbol, oldest first, as arrays; nth: of which symbol, from 1 on. changes: as tickstock.state_of_shares() tells in this very snapshot. prices: the closes, exactly.', tf.timeframe));
   end loop;
 end $$;
 
@@ -220,13 +222,18 @@ end $$;
 comment on function tickstock.pattern_candles(text, text[], timestamptz[], timestamptz[], integer, integer) is
   'The relation candles of patterns in SQL: for each complete candle from since to until, and for so many after, that candle (back = 0) and those before it (back = 1 …), together so many. session: of the candle''s first minute.';
 
--- Up to version 0.1 it knew neither strength nor retraction; then, whether there was a Redis.
+-- Up to version 0.1 it knew neither strength nor retraction; then, whether there was a Redis; then it took a row for each hit.
 drop function if exists tickstock.record_events(text[], text[], text[], timestamptz[], text[], numeric[], jsonb[], boolean),
-  tickstock.record_events(jsonb, json, json, boolean);
-create or replace function tickstock.record_events(asked jsonb, judged json, hits json, out made bigint, out retracted bigint)
+  tickstock.record_events(jsonb, json, json, boolean), tickstock.record_events(jsonb, json, json);
+create or replace function tickstock.record_events(
+  asked jsonb, judged json, candle_spans float8[], candle_starts float8[], candle_prices text, patterns text[],
+  hit_candles float8[], hit_patterns float8[], hit_directions float8[], hit_strengths float8[], hit_candles_from float8[],
+  hit_details jsonb, out made bigint, out retracted bigint)
 language plpgsql
--- Tens of thousands of events stay in memory.
+-- Tens of thousands of events stay in memory, and are looked up in hashes, whatever the planner thinks of their number.
 set work_mem = '64MB'
+set enable_nestloop = off
+set jit = off
 as $$
 declare
   clock constant timestamptz := public.feed_clock();
@@ -234,10 +241,20 @@ begin
   -- Changes become visible in the order of their numbers: who has read up to one has missed none before it.
   perform pg_advisory_xact_lock(hashtext('tickstock.events'));
   with span as materialized (
-    select * from json_to_recordset(judged) as j (timeframe text, symbol text, since timestamptz, until timestamptz)
+    select * from rows from (json_to_recordset(judged) as (timeframe text, symbol text, since timestamptz, until timestamptz))
+      with ordinality as j (timeframe, symbol, since, until, nth)
+  ), candle as materialized (
+    select c.nth, s.timeframe, s.symbol, to_timestamp(c.starts) as ts, c.price::numeric as price
+    from unnest(candle_spans, candle_starts, string_to_array(candle_prices, ' ')) with ordinality c (span, starts, price, nth)
+    join span s on s.nth = c.span::bigint
   ), hit as materialized (
-    select * from json_to_recordset(hits) as f (timeframe text, symbol text, ts timestamptz, pattern text, direction text, price numeric,
-                                                 strength float8, details jsonb, candles_from timestamptz)
+    select c.timeframe, c.symbol, c.ts, a.pattern, case h.direction when 1 then 'long' when -1 then 'short' when 0 then 'neutral' end as direction,
+      c.price, h.strength, h.details, to_timestamp(h.candles_from) as candles_from
+    from rows from (unnest(hit_candles), unnest(hit_patterns), unnest(hit_directions), unnest(hit_strengths),
+                    unnest(hit_candles_from), jsonb_array_elements(hit_details))
+      as h (candle, pattern, direction, strength, candles_from, details)
+    join candle c on c.nth = h.candle::bigint
+    join unnest(patterns) with ordinality a (pattern, nth) on a.nth = h.pattern::bigint
   ), time as materialized (
     -- Many events share a few times.
     select d.timeframe, d.ts, public.candle_complete_at(d.timeframe, d.ts) as complete_at,
@@ -285,5 +302,5 @@ begin
   )
   select count(*) filter (where t.stands), count(*) filter (where not t.stands) into made, retracted from told t;
 end $$;
-comment on function tickstock.record_events(jsonb, json, json) is
-  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]; hits: [{timeframe, symbol, ts, pattern, direction, price, strength, details, candles_from}]. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs.';
+comment on function tickstock.record_events(jsonb, json, float8[], float8[], text, text[], float8[], float8[], float8[], float8[], float8[], jsonb) is
+  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]. candle_…: of each candle the number of its span, from 1 on, its start (seconds since 1970, UTC), and the closes, with spaces between. hit_…: of each event the numbers of its candle and pattern, from 1 on, 1 long, -1 short or 0 neutral, its strength, the start of the first candle looked at, and its details. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs.';

@@ -3,23 +3,38 @@
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.db.connection import fetch_value
-from tickstock.scan.judge import Found, Judged
+from tickstock.scan.judge import DIRECTIONS, Found, Judged
 from tickstock.scan.listen import Event
 from tickstock.scan.record import Recorded
 from tickstock.scan.record import record as record_found
-from tickstock.scan.windows import NOTHING, Series, Span
+from tickstock.scan.shown import Shown
+from tickstock.scan.windows import Span
 
 OPENING = datetime.fromisoformat("2025-11-24T09:30-05:00")
 CLOCK = """
 insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)
 values ('CLOCK', '2025-11-24 14:30+00', 1, 1, 1, 1, 1) on conflict do nothing
 """
+
+
+class Row(NamedTuple):
+    """An event to be."""
+
+    symbol: str
+    ts: datetime
+    pattern: str
+    direction: str
+    price: str
+    strength: float
+    details: dict[str, object]
+    since: datetime
 
 
 def event(
@@ -32,13 +47,14 @@ def event(
     strength: float = 0.5,
     details: str = '{"body": 0.01}',
     since: datetime | None = None,
-) -> Found:
-    return Found(symbol, ts, pattern, direction, str(price), strength, details, since or ts)
+) -> Row:
+    told = json.loads(details)
+    return Row(symbol, ts, pattern, direction, str(price), strength, told, since or ts)
 
 
 def record(
     conn: Connection[TupleRow],
-    found: Iterable[Found],
+    found: Iterable[Row],
     *,
     judged: Iterable[Span] = (),
     timeframe: str = "1min",
@@ -47,12 +63,36 @@ def record(
     """Record what was found; in what was judged besides, nothing was, so its events are retracted."""
     conn.execute(CLOCK)  # there is a feed
     found = list(found)
-    spans = [*judged, *(Span(each.symbol, each.ts, each.ts) for each in found)]
-    series = [Series(span, NOTHING, first=0, prices=[]) for span in spans]
+    spans = [Span(each.symbol, each.ts, each.ts) for each in found]
     patterns = {each.pattern for each in found} | set(asked)
     parameters = {name: {"max_body": 0.1} for name in sorted(patterns)}
     with conn.transaction():
-        return record_found(conn, [Judged(timeframe, parameters, series, found)])
+        return record_found(
+            conn,
+            [
+                Judged(
+                    timeframe, parameters, [*spans, *judged], [_shown(found, spans)], _found(found)
+                )
+            ],
+        )
+
+
+def _shown(rows: list[Row], spans: list[Span]) -> Shown:
+    each = np.arange(len(rows))
+    ts = np.array([row.ts.timestamp() for row in rows])
+    prices = [row.price for row in rows]
+    return Shown(np.empty((6, 0, len(rows))), spans, each, ts, prices, number=each, oldest=each)
+
+
+def _found(rows: list[Row]) -> Found:
+    return Found(
+        list(range(len(rows))),
+        [row.pattern for row in rows],
+        [DIRECTIONS[row.direction] for row in rows],
+        [row.strength for row in rows],
+        [row.details for row in rows],
+        [row.since.timestamp() for row in rows],
+    )
 
 
 def payloads(conn: Connection[TupleRow]) -> list[Event]:

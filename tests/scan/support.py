@@ -86,6 +86,18 @@ class Window(NamedTuple):
         return Candle(self.timeframe, self.symbol, at(self.ts[-1]))
 
 
+def windows_of(judged: Judged, candles: int) -> Iterator[Window]:
+    """At most so many candles up to each judged one."""
+    for some in judged.shown:
+        for place in (some.number >= 0).nonzero()[0]:
+            symbol = some.spans[some.span[some.number[place]]].symbol
+            columns, last = some.columns, place
+            if some.of_windows:
+                columns, last = columns[:, :, place], columns.shape[1] - 1
+            first = max(some.oldest[place], last - candles + 1)
+            yield Window(judged.timeframe, symbol, *columns[:, first : last + 1])
+
+
 class Recorder(Scanner):
     """A scanner that finds nothing and keeps the windows it judged."""
 
@@ -96,16 +108,8 @@ class Recorder(Scanner):
         self._candles = candles
 
     def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
-        self.windows += (
-            Window(
-                each.timeframe,
-                series.symbol,
-                *(column[max(0, n - self._candles + 1) : n + 1] for column in series.columns),
-            )
-            for each in judged
-            for series in each.series
-            for n in range(series.first, len(series.ts))
-        )
+        for each in judged:
+            self.windows += windows_of(each, self._candles)
         return super()._record(conn, judged)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 import numpy as np
 import pytest
 from psycopg import Connection
-from psycopg.errors import CheckViolation
+from psycopg.errors import NotNullViolation
 from psycopg.rows import TupleRow
 
 from tests.scan.support import bar, drain, firing, new_york, on_one_engine, signalling, write
@@ -22,9 +22,8 @@ RECORD = """
 select tickstock.record_events('{"1min": {"Doji": {}}}',
   json_build_array(json_build_object('timeframe', '1min', 'symbol', %(symbol)s::text,
     'since', %(ts)s::timestamptz, 'until', %(ts)s::timestamptz)),
-  json_build_array(json_build_object('timeframe', '1min', 'symbol', %(symbol)s::text,
-    'ts', %(ts)s::timestamptz, 'pattern', 'Doji', 'direction', 'neutral', 'price', %(price)s::numeric,
-    'strength', 0.5, 'details', '{}'::json, 'candles_from', %(ts)s::timestamptz)))
+  '{1}', array[extract(epoch from %(ts)s::timestamptz)], %(price)s::text, '{Doji}',
+  '{1}', '{1}', '{0}', '{0.5}', array[extract(epoch from %(ts)s::timestamptz)], '[{}]')
 """
 
 
@@ -201,5 +200,5 @@ def test_only_what_comes_after_the_first_redis_waits_for_it(conn: Connection[Tup
 
 @on_one_engine
 def test_the_table_refuses_what_is_no_direction(conn: Connection[TupleRow]) -> None:
-    with pytest.raises(CheckViolation):
-        record_doji(conn, "AAPL", 1, RECORD.replace("'neutral'", "'up'"))
+    with pytest.raises(NotNullViolation):
+        record_doji(conn, "AAPL", 1, RECORD.replace("'{0}'", "'{2}'"))

@@ -75,10 +75,7 @@ class SeeingScanner(Scanner):
 
     def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
         self.seen = [
-            (each.timeframe, series.symbol, at(ts))
-            for each in judged
-            for series in each.series
-            for ts in series.ts[series.first :]
+            (each.timeframe, symbol, at(ts)) for each in judged for symbol, ts in each.each()
         ]
         return super()._record(conn, judged)
 

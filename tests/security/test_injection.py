@@ -106,14 +106,20 @@ def test_symbols_of_all_kinds_come_back_as_they_went_in(conn: Connection[TupleRo
         assert fetch_value(
             conn, "select count(*) from candles(%s, '10 minutes')", symbol
         ) == 1  # fmt: skip
-    recorded = Json([
-        {"timeframe": "1min", "symbol": s, "ts": MINUTE.isoformat(), "pattern": s, "direction": "long",
-         "price": 1, "strength": 1, "details": {s: s}, "candles_from": MINUTE.isoformat()}
-        for s in symbols
-    ])  # fmt: skip
+    since_until = dict.fromkeys(("since", "until"), MINUTE.isoformat())
     made = conn.execute(
-        "select made from tickstock.record_events(%s, '[]', %s)",
-        (Jsonb({"1min": {symbol: {} for symbol in symbols}}), recorded),
+        "select made from tickstock.record_events(%(asked)s, %(spans)s, %(numbers)s, %(starts)s, %(prices)s,"
+        " %(symbols)s, %(numbers)s, %(numbers)s, %(ones)s, %(ones)s, %(starts)s, %(details)s)",
+        {
+            "asked": Jsonb({"1min": {symbol: {} for symbol in symbols}}),
+            "spans": Json([{"timeframe": "1min", "symbol": s} | since_until for s in symbols]),
+            "numbers": [float(n) for n in range(1, len(symbols) + 1)],
+            "starts": [MINUTE.timestamp() for _ in symbols],
+            "prices": " ".join("1" for _ in symbols),
+            "symbols": symbols,
+            "ones": [1.0 for _ in symbols],
+            "details": Jsonb([{s: s} for s in symbols]),
+        },
     ).fetchone()
     # Too long for a NOTIFY is nothing here; each is an event under its own name.
     assert made == (len(symbols),)

@@ -217,7 +217,7 @@ NO_READER = (
     "select tickstock.merge_incoming('mine')",
     "select tickstock.refresh_batch('infinity', 1000000, 1)",
     "select tickstock.take_candles(1)",
-    "select tickstock.record_events('{}', '[]', '[]')",
+    "select tickstock.record_events('{}', '[]', '{}', '{}', '', '{}', '{}', '{}', '{}', '{}', '{}', '[]')",
     "call tickstock.begin_publishing()",
     "select tickstock.open_stretch('mine', 'AM', null)",
     "select nextval('events_change_seq')",

@@ -83,17 +83,22 @@ class Hits(NamedTuple):
     details: dict[str, Floats]
 
     def rows(self) -> Iterator[Hit]:
-        numbers = [_numbers(values) for values in self.details.values()]
-        names = tuple(self.details)
-        rows = zip(*numbers, strict=True) if names else ((),) * len(self.at)
         return map(
             Hit,
             repeat(self.pattern),
             self.at.tolist(),
             map(DIRECTIONS.__getitem__, self.direction.tolist()),
             self.strength.tolist(),
-            (dict(zip(names, row, strict=True)) for row in rows),
+            self.told(),
         )
+
+    def told(self) -> list[dict[str, float | None]]:
+        """The details of each hit; None where a number is not finite."""
+        if not self.details:
+            return [{} for _ in self.at]
+        names = tuple(self.details)
+        numbers = [_numbers(values) for values in self.details.values()]
+        return [dict(zip(names, row, strict=True)) for row in zip(*numbers, strict=True)]
 
 
 @dataclass

@@ -1,28 +1,20 @@
 """Asking the patterns of one timeframe about spans of candles."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-import orjson
 import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tickstock.patterns import Direction, SqlPattern
-from tickstock.patterns.evaluate import Chosen, Failures, Hit, history, live
-from tickstock.scan.windows import (
-    Reader,
-    Series,
-    Sessions,
-    Span,
-    at,
-    end_to_end,
-    read_series,
-    side_by_side,
-)
+from tickstock.patterns import SqlPattern
+from tickstock.patterns.evaluate import Chosen, Failures, Hits
+from tickstock.scan.shown import Sessions, Shown, shown
+from tickstock.scan.windows import Reader, Span, read_windows
 
-DIRECTIONS = ("long", "short", "neutral")
+DIRECTIONS = {"long": 1, "short": -1, "neutral": 0}
 SQL_PATTERN = sql.SQL("""
 with candles as materialized (select * from tickstock.pattern_candles(%s, %s, %s, %s, %s, %s)),
 parameters as (select {})
@@ -32,19 +24,22 @@ from ({}) p (symbol, judged, direction, strength, details)
 """)
 
 
-class Found(NamedTuple):
-    """A pattern in a candle: a row of `events` to be."""
+@dataclass
+class Found:
+    """Events to be, as columns: the n-th of each list is of the n-th event."""
 
-    symbol: str
-    ts: datetime
-    pattern: str
-    direction: Direction
-    price: str
-    """The candle's close, with all its digits."""
-    strength: float
-    details: str
-    """As JSON."""
-    candles_from: datetime
+    candle: list[int] = field(default_factory=list)
+    """Which of the candles judged."""
+    pattern: list[str] = field(default_factory=list)
+    direction: list[int] = field(default_factory=list)
+    """1 long, -1 short, 0 neutral."""
+    strength: list[float] = field(default_factory=list)
+    details: list[Mapping[str, object]] = field(default_factory=list)
+    candles_from: list[float] = field(default_factory=list)
+    """Start of the first candle that the pattern looked at, seconds since 1970, UTC."""
+
+    def __len__(self) -> int:
+        return len(self.candle)
 
 
 class Judged(NamedTuple):
@@ -53,14 +48,23 @@ class Judged(NamedTuple):
     timeframe: str
     asked: dict[str, dict[str, float]]
     """Names of patterns, with their parameters."""
-    series: list[Series]
-    """What was judged, which may be more than was asked for: candles after it look back at it."""
-    found: list[Found]
+    spans: list[Span]
+    """What was judged, which may be more than was asked for: candles after it look back at it. First
+    those of what was shown, then those of which all candles are gone."""
+    shown: list[Shown]
+    """With the candles judged, which are numbered from the first one's on."""
+    found: Found
 
     @property
     def candles(self) -> int:
         """How many were judged."""
-        return sum(each.judged for each in self.series)
+        return sum(len(each.ts) for each in self.shown)
+
+    def each(self) -> Iterator[tuple[str, float]]:
+        """Symbol and start (seconds since 1970, UTC) of the candles judged, by their numbers."""
+        for some in self.shown:
+            symbols = [span.symbol for span in some.spans]
+            yield from zip(map(symbols.__getitem__, some.span), some.ts.tolist(), strict=True)
 
 
 def judge(
@@ -69,70 +73,50 @@ def judge(
     spans: Sequence[Span],
     chosen: Sequence[Chosen],
     failures: Failures,
-    read: Reader = read_series,
+    read: Reader = read_windows,
 ) -> Judged:
     """Ask these patterns about the complete candles of the spans, and those that look back at them."""
     reach = max(each.candles for each in chosen) - 1
-    series = list(read(conn, timeframe, spans, reach=reach))
+    windows = read(conn, timeframe, spans, reach=reach)
     asked = {each.pattern.name: dict(each.parameters) for each in chosen}
-    found: dict[tuple[str, datetime, str], Found] = {}
-    if any(each.judged for each in series):
-        sessions = Sessions.read(conn, series)
-        # Spans of one symbol may overlap where they look back: what is found twice is the same.
-        for each in _found(timeframe, series, sessions, chosen, failures):
-            found[each.symbol, each.ts, each.pattern] = each
+    some = shown(windows)
+    seen = [span for each in some for span in each.spans]
+    seen += (each.span for each in windows.series if not each.judged)
+    judged = Judged(timeframe, asked, seen, some, Found())
+    if some:
+        _ask_functions(conn, judged, chosen, failures)
         for one in chosen:
             if isinstance(one.pattern, SqlPattern):
-                for each in _ask_database(conn, timeframe, series, one, failures):
-                    found[each.symbol, each.ts, each.pattern] = each
-    return Judged(timeframe, asked, series, list(found.values()))
+                _ask_database(conn, judged, one, failures)
+    return judged
 
 
-def _found(
-    timeframe: str,
-    series: Sequence[Series],
-    sessions: Sessions,
-    chosen: Sequence[Chosen],
-    failures: Failures,
-) -> Iterator[Found]:
-    """Newest candles are judged side by side, as many windows; longer spans one after the other."""
+def _ask_functions(
+    conn: Connection[TupleRow], judged: Judged, chosen: Sequence[Chosen], failures: Failures
+) -> None:
     reach = {each.pattern.name: each.candles - 1 for each in chosen}
-    newest = [each for each in series if each.judged == 1]
-    if newest:
-        candles = side_by_side(timeframe, newest, sessions)
-        for hit in live(chosen, candles, failures):
-            each = newest[hit.at]
-            yield _row(each, each.first, hit, reach[hit.pattern])
-    longer = [each for each in series if each.judged > 1]
-    if longer:
-        candles, begins, judged = end_to_end(timeframe, longer, sessions)
-        places = [(each, n) for each in longer for n in range(len(each.ts))]
-        for hit in history(chosen, candles, failures, begins=begins, asked=judged):
-            each, number = places[hit.at]
-            yield _row(each, number, hit, reach[hit.pattern])
+    first = min(float(each.ts.min()) for each in judged.shown)
+    last = max(float(each.ts.max()) for each in judged.shown)
+    sessions = Sessions.read(conn, first, last)
+    before = 0
+    for some in judged.shown:
+        for hits in some.find(judged.timeframe, sessions, chosen, failures):
+            _add(judged.found, some, hits, reach[hits.pattern], before)
+        before += len(some.ts)
 
 
-def _row(series: Series, number: int, hit: Hit, reach: int) -> Found:
-    ts = series.columns[0]
-    return Found(
-        series.span.symbol,
-        at(float(ts[number])),
-        hit.pattern,
-        hit.direction,
-        series.prices[number - series.first],
-        hit.strength,
-        orjson.dumps(hit.details).decode(),
-        at(float(ts[max(0, number - reach)])),
-    )
+def _add(found: Found, some: Shown, hits: Hits, reach: int, before: int) -> None:
+    found.candle += (before + some.number[hits.at]).tolist()
+    found.pattern += [hits.pattern] * len(hits.at)
+    found.direction += hits.direction.tolist()
+    found.strength += hits.strength.tolist()
+    found.details += hits.told()
+    found.candles_from += some.looked_back_to(hits.at, reach).tolist()
 
 
 def _ask_database(
-    conn: Connection[TupleRow],
-    timeframe: str,
-    series: Sequence[Series],
-    one: Chosen,
-    failures: Failures,
-) -> list[Found]:
+    conn: Connection[TupleRow], judged: Judged, one: Chosen, failures: Failures
+) -> None:
     """A pattern in SQL. One that fails is reported, and finds nothing."""
     pattern = one.pattern
     assert isinstance(pattern, SqlPattern)
@@ -144,40 +128,42 @@ def _ask_database(
         sql.SQL(", ").join(names) if names else sql.SQL("null as none"),
         sql.SQL(pattern.query.replace("%", "%%")),  # a file of ours or the operator's
     )
-    columns = [list(column) for column in zip(*(each.span for each in series), strict=True)]
+    columns = [list(column) for column in zip(*judged.spans, strict=True)]
     try:
         with conn.transaction():  # a savepoint: a broken pattern must not stop the others
-            rows = conn.execute(query, (timeframe, *columns, one.candles, 0)).fetchall()
-        prices = _prices(series) if rows else {}
-        return [_checked(pattern.name, prices.get(row[:2]), *row) for row in rows]
+            rows = conn.execute(query, (judged.timeframe, *columns, one.candles, 0)).fetchall()
+        numbers = {candle: n for n, candle in enumerate(judged.each())} if rows else {}
+        # Spans of one symbol may overlap where they look back: what is found twice is the same.
+        checked = {
+            (symbol, ts): _checked(numbers.get((symbol, ts.timestamp())), symbol, ts, *rest)
+            for symbol, ts, *rest in rows
+        }
     except psycopg.OperationalError:
         raise  # not the pattern's fault
     except (psycopg.Error, ValueError) as error:
-        failures.report(pattern.name, timeframe, error)
-        return []
-
-
-def _prices(series: Sequence[Series]) -> dict[tuple[str, datetime], str]:
-    """Of each judged candle."""
-    return {
-        (each.symbol, at(ts)): price
-        for each in series
-        for ts, price in zip(each.ts[each.first :], each.prices, strict=True)
-    }
+        failures.report(pattern.name, judged.timeframe, error)
+        return
+    found = judged.found
+    for number, direction, strength, details, candles_from in checked.values():
+        found.candle.append(number)
+        found.pattern.append(pattern.name)
+        found.direction.append(direction)
+        found.strength.append(strength)
+        found.details.append(details)
+        found.candles_from.append(candles_from)
 
 
 def _checked(
-    pattern: str,
-    price: str | None,
+    number: int | None,
     symbol: str,
     judged: datetime,
-    direction: Direction,
+    direction: str,
     strength: float,
     details: dict[str, object],
     candles_from: datetime,
-) -> Found:
+) -> tuple[int, int, float, dict[str, object], float]:
     """ValueError for an answer that makes no sense."""
-    if price is None:
+    if number is None:
         raise ValueError(f"it found itself in {symbol} at {judged}, which was not asked about")
     if direction not in DIRECTIONS:
         raise ValueError(f"its direction is {direction!r}")
@@ -185,5 +171,4 @@ def _checked(
         raise ValueError(f"its strength is {strength}, not 0 to 1")
     if not isinstance(details, dict):
         raise ValueError(f"its details are {details!r}, not an object")
-    told = orjson.dumps(details).decode()
-    return Found(symbol, judged, pattern, direction, price, strength, told, candles_from)
+    return number, DIRECTIONS[direction], strength, details, candles_from.timestamp()

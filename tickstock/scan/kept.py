@@ -6,27 +6,84 @@ lacks what waits in the queue: when that is taken, the candles that look back at
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import compress, groupby
 
 import numpy as np
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from tickstock.patterns import Floats
-from tickstock.scan.windows import Series, Span, float_arrays, read_series
+from tickstock.scan.arrays import float_arrays
+from tickstock.scan.windows import (
+    Newest,
+    Series,
+    Span,
+    Windows,
+    read_series,
+    windows_of,
+)
 
 TIMEFRAMES = ("1min", "5min")
 """Of which windows are kept: the longer ones come seldom, and would take as much memory each."""
 LONGEST = 200
 """Candles before the judged one, with which windows are kept: some 10 kB each, of thousands of symbols."""
+ROOM = 32
+"""Symbols for which a share makes room at once: with more of it, more would stay empty."""
 STATE = "select changes, taken, shards from tickstock.state_of_shares(%s)"
 FRESH = {
-    timeframe: sql.SQL("select * from tickstock.{}(%s, %s, %s)").format(
+    # In binary, which a list of texts is made several times faster.
+    timeframe: sql.SQL("select * from tickstock.{}(%b, %s, %s)").format(
         sql.Identifier(f"fresh_{timeframe}")
     )
     for timeframe in TIMEFRAMES
 }
+
+
+class _SideBySide:
+    """The windows of some symbols, of one timeframe and reach, and for one share."""
+
+    def __init__(self, reach: int) -> None:
+        self.columns = np.empty((6, max(1, reach), 0))
+        """(6, candles, room): as those of a Series, NaN before a symbol's first candle; the last one is
+        the last that was judged."""
+        self.places: dict[str, int] = {}
+
+    def keep(self, symbol: str, columns: Floats) -> None:
+        """Candles of which the last one is the last that was judged."""
+        place = self.places.setdefault(symbol, len(self.places))
+        if place == self.columns.shape[2]:
+            more = np.full((*self.columns.shape[:2], ROOM), np.nan)
+            self.columns = np.concatenate((self.columns, more), axis=2)
+        length = self.columns.shape[1]
+        self.columns[:, :, place] = np.nan
+        latest = columns[:, -length:]
+        self.columns[:, length - latest.shape[1] :, place] = latest
+
+    def forget(self, symbol: str) -> None:
+        if symbol in self.places:
+            self.columns[:, :, self.places[symbol]] = np.nan
+
+    def grow(self, symbols: Sequence[str], candles: Floats) -> Floats:
+        """Each by one candle, (6, symbols): the windows with it, (6, candles, symbols)."""
+        places = [self.places[symbol] for symbol in symbols]
+        grown = np.concatenate((self.columns[:, :, places], candles[:, None]), axis=1)
+        self.columns[:, :, places] = grown[:, 1:]
+        return grown
+
+    def last(self, symbols: Iterable[str]) -> Floats:
+        """(symbols,): start of the last candle judged; NaN where nothing is kept."""
+        places = [self.places.get(symbol, -1) for symbol in symbols]
+        nothing = np.full((1,), np.nan)
+        last: Floats = np.concatenate((self.columns[0, -1], nothing))[places]
+        return last
+
+    def of(self, symbol: str) -> Floats:
+        """(6, candles): those there are."""
+        window = self.columns[:, :, self.places[symbol]]
+        return window[:, int(np.isnan(window[0]).sum()) :]
 
 
 @dataclass
@@ -37,9 +94,8 @@ class _Share:
     """Its counter when it was left."""
     changes: str
     """Which changes past the queue the windows know of."""
-    windows: dict[tuple[str, int], dict[str, Floats]] = field(default_factory=dict)
-    """By timeframe and reach, and by symbol: (6, candles), the columns of a Series. So many as the reach,
-    or all that there are; the last one is the last that was judged."""
+    windows: dict[tuple[str, int], _SideBySide] = field(default_factory=dict)
+    """By timeframe and reach."""
 
 
 class KeptWindows:
@@ -71,25 +127,25 @@ class KeptWindows:
 
     def read(
         self, conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
-    ) -> list[Series]:
-        """As read_series(); but a span after its window is read without candles after it, of which none
+    ) -> Windows:
+        """As read_windows(); but a span after its window is read without candles after it, of which none
         has been judged: they wait in the queue."""
         if timeframe not in TIMEFRAMES or reach > LONGEST:
-            return list(read_series(conn, timeframe, spans, reach=reach))
+            return windows_of(read_series(conn, timeframe, spans, reach=reach))
+        spans = sorted(spans, key=self._number)
         times = Counter(span.symbol for span in spans)
-        grown: list[Span] = []
-        anew: list[Span] = []
-        for span in spans:
-            window = self._window(timeframe, span.symbol, reach)
-            follows = window is not None and window[0, -1] < span.since.timestamp()
-            (grown if follows and times[span.symbol] == 1 else anew).append(span)
-        found = self._grow(conn, timeframe, grown, reach)
+        last, since = self._last(timeframe, spans, reach), _seconds(span.since for span in spans)
+        follows = (last < since) & [times[span.symbol] == 1 for span in spans]
+        grown = list(compress(spans, follows))
+        anew = list(compress(spans, ~follows))
+        found = self._grow(conn, timeframe, grown, reach, last[follows])
         if found is None:  # bars have just changed past the queue
-            found, anew = [], list(spans)
-        for each in read_series(conn, timeframe, anew, reach=reach):
-            found.append(each)
+            found, anew = Windows([], []), spans
+        read = list(read_series(conn, timeframe, anew, reach=reach))
+        for each in read:
             self._keep(timeframe, each, reach)
-        return found
+        others = windows_of([*found.series, *read])
+        return Windows(found.newest + others.newest, others.series)
 
     def _check(self, changes: str) -> None:
         for number, taken in self._taken.items():
@@ -97,37 +153,54 @@ class KeptWindows:
             if share is None or (share.taken, share.changes) != (taken - 1, changes):
                 self._shares[number] = _Share(taken - 1, changes)
 
-    def _windows(self, timeframe: str, symbol: str, reach: int) -> dict[str, Floats]:
-        windows = self._shares[self._share_of[symbol]].windows
+    def _number(self, span: Span) -> int:
+        """Of its share."""
+        return self._share_of[span.symbol]
+
+    def _windows(self, timeframe: str, share: int, reach: int) -> _SideBySide:
+        windows = self._shares[share].windows
         if (timeframe, reach) not in windows:
             for other in [key for key in windows if key[0] == timeframe]:
                 del windows[other]  # patterns have been set otherwise
-            windows[timeframe, reach] = {}
+            windows[timeframe, reach] = _SideBySide(reach)
         return windows[timeframe, reach]
 
-    def _window(self, timeframe: str, symbol: str, reach: int) -> Floats | None:
-        return self._windows(timeframe, symbol, reach).get(symbol)
+    def _by_share(
+        self, timeframe: str, spans: Iterable[Span], reach: int
+    ) -> Iterator[tuple[_SideBySide, list[str]]]:
+        """The windows of each share, and the symbols of its spans."""
+        for share, some in groupby(spans, self._number):
+            yield self._windows(timeframe, share, reach), [span.symbol for span in some]
+
+    def _last(self, timeframe: str, spans: Iterable[Span], reach: int) -> Floats:
+        """(spans,): start of the symbol's last candle that was judged; NaN where nothing is kept."""
+        by_share = self._by_share(timeframe, spans, reach)
+        several = [windows.last(symbols) for windows, symbols in by_share]
+        return np.concatenate([*several, np.empty(0)])
 
     def _keep(self, timeframe: str, series: Series, reach: int) -> None:
         """Unless candles after what was asked about were judged as well: the last one judged must be the
         last there is, so that what comes after it has nothing after itself."""
-        windows = self._windows(timeframe, series.symbol, reach)
-        windows.pop(series.symbol, None)
+        windows = self._windows(timeframe, self._number(series.span), reach)
         if len(series.ts) and not series.beyond:
-            windows[series.symbol] = series.columns[:, -max(1, reach) :].copy()
+            windows.keep(series.symbol, series.columns)
+        else:
+            windows.forget(series.symbol)
 
     def _grow(
-        self, conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], reach: int
-    ) -> list[Series] | None:
-        """None if what is kept turns out to be no longer right."""
+        self,
+        conn: Connection[TupleRow],
+        timeframe: str,
+        spans: Sequence[Span],
+        reach: int,
+        last: Floats,
+    ) -> Windows | None:
+        """None if what is kept turns out to be no longer right. last: as _last() tells."""
         if not spans:
-            return []
-        windows = [self._windows(timeframe, span.symbol, reach) for span in spans]
-        before = [some[span.symbol] for some, span in zip(windows, spans, strict=True)]
-        symbols, _, until = (list(column) for column in zip(*spans, strict=True))
-        last = [float(window[0, -1]) for window in before]
+            return Windows([], [])
+        symbols, since, until = (list(column) for column in zip(*spans, strict=True))
         with float_arrays(conn) as cursor:
-            cursor.execute(FRESH[timeframe], (symbols, last, until))
+            cursor.execute(FRESH[timeframe], (symbols, last, _seconds(until)))
             changes, nth, *columns, prices = cursor.fetchone() or ("", None, None)
         states = {share.changes for share in map(self._shares.__getitem__, self._taken)}
         if states != {changes}:
@@ -135,16 +208,44 @@ class KeptWindows:
             return None
         if nth is None:
             nth, columns = np.empty(0), [np.empty(0)] * 6
-        edges = np.searchsorted(nth, np.arange(1, len(spans) + 2)).tolist()
         fresh, told = np.stack(columns), (prices or "").split(" ")
-        found = []
-        for span, some, window, begin, end in zip(
-            spans, windows, before, edges[:-1], edges[1:], strict=True
-        ):
-            both = np.concatenate((window, fresh[:, begin:end]), axis=1)
-            some[span.symbol] = both[:, -max(1, reach) :]
-            first = int(np.searchsorted(both[0], span.since.timestamp()))
-            since = max(0, first - reach)
-            asked = told[begin + first - window.shape[1] : end]
-            found.append(Series(span, both[:, since:], first - since, asked))
-        return found
+        edges = np.searchsorted(nth, np.arange(1, len(spans) + 2))
+        # Nearly always each symbol has one new candle, which is the one asked about.
+        by_one = np.diff(edges) == 1
+        by_one[by_one] = fresh[0, edges[:-1][by_one]] == _seconds(since)[by_one]
+        ones = edges[:-1][by_one]
+        newest = self._grow_by_one(
+            timeframe, list(compress(spans, by_one)), reach, fresh[:, ones], [told[n] for n in ones]
+        )
+        series = [
+            self._grow_by_some(timeframe, spans[n], reach, fresh[:, begin:end], told[begin:end])
+            for n in np.flatnonzero(~by_one).tolist()
+            for begin, end in [edges[n : n + 2].tolist()]
+        ]
+        return Windows([newest] if newest.spans else [], series)
+
+    def _grow_by_one(
+        self, timeframe: str, spans: list[Span], reach: int, fresh: Floats, prices: list[str]
+    ) -> Newest:
+        columns = np.empty((6, reach + 1, len(spans)))
+        end = 0
+        for windows, symbols in self._by_share(timeframe, spans, reach):
+            begin, end = end, end + len(symbols)
+            grown = windows.grow(symbols, fresh[:, begin:end])
+            columns[:, :, begin:end] = grown[:, -1 - reach :]
+        return Newest(spans, columns, prices)
+
+    def _grow_by_some(
+        self, timeframe: str, span: Span, reach: int, fresh: Floats, prices: list[str]
+    ) -> Series:
+        windows = self._windows(timeframe, self._number(span), reach)
+        before = windows.of(span.symbol)
+        both = np.concatenate((before, fresh), axis=1)
+        windows.keep(span.symbol, both)
+        first = int(np.searchsorted(both[0], span.since.timestamp()))
+        begin = max(0, first - reach)
+        return Series(span, both[:, begin:], first - begin, prices[first - before.shape[1] :])
+
+
+def _seconds(times: Iterable[datetime]) -> Floats:
+    return np.array([ts.timestamp() for ts in times])

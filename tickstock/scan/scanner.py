@@ -21,7 +21,7 @@ from tickstock.scan.catalog import Catalog
 from tickstock.scan.judge import Judged, judge
 from tickstock.scan.kept import KeptWindows
 from tickstock.scan.record import Recorded, record
-from tickstock.scan.windows import Reader, Span, complete_up_to, read_series
+from tickstock.scan.windows import Reader, Span, complete_up_to, read_windows
 
 # The queue and the marks of change grow and shrink by thousands in seconds: a plan made when they
 # were empty must not read them from end to end for every candle.
@@ -108,7 +108,7 @@ class Scanner:
                 for timeframe in timeframes
                 if timeframe in complete and since <= complete[timeframe]
             }
-            recorded = self._judge(conn, spans, read_series)
+            recorded = self._judge(conn, spans, read_windows)
             return Scanned(recorded.candles, recorded.made, recorded.retracted)
 
     def _judge(

@@ -14,9 +14,9 @@ from psycopg.rows import TupleRow
 
 from tickstock.db.connection import fetch_value
 from tickstock.patterns import Candles, Floats, Pattern, SqlPattern
-from tickstock.patterns.evaluate import Chosen, Failures, history
+from tickstock.patterns.evaluate import DIRECTIONS, Chosen, Failures, history
 from tickstock.scan.judge import judge
-from tickstock.scan.windows import Span, complete_up_to
+from tickstock.scan.windows import Span, at, complete_up_to
 from tickstock.simulator import RandomMarket
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -88,7 +88,14 @@ def on_stored_candles(
         until = complete[timeframe]
         spans = [Span(symbol, until - timedelta(days=days), until) for symbol in symbols]
         judged = judge(conn, timeframe, spans, [_with_defaults(pattern, timeframe)], failures)
-        hits = [Hit(each.symbol, each.ts, each.direction, each.strength) for each in judged.found]
+        candles = [(symbol, at(ts)) for symbol, ts in judged.each()]
+        directions = map(DIRECTIONS.__getitem__, judged.found.direction)
+        hits = [
+            Hit(*candles[number], direction, strength)
+            for number, direction, strength in zip(
+                judged.found.candle, directions, judged.found.strength, strict=True
+            )
+        ]
         yield Outcome(timeframe, judged.candles, sorted(hits, key=lambda hit: hit.ts))
 
 

@@ -1,18 +1,18 @@
 """What scanning reads: the candles to be judged, and as many before them as the patterns look at."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple, Protocol, Self
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from psycopg import Connection, Cursor, pq, sql
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tickstock.patterns import Bools, Candles, Floats
+from tickstock.patterns import Floats
+from tickstock.scan.arrays import float_arrays
 from tickstock.timeframes import TIMEFRAMES
 
 WINDOWS = {
@@ -26,13 +26,6 @@ COMPLETE = """
 select timeframe, case when timeframe = '1min' or candle_complete_at(timeframe, starts) <= latest
                   then starts else starts - interval '1 microsecond' end
 from timeframes, latest_minute() latest, candle_start(timeframe, latest) starts where latest is not null
-"""
-# Days from the one before, in New York, of the first time to that of the last.
-SESSIONS = """
-select extract(epoch from day::timestamp at time zone 'America/New_York')::float8,
-  extract(epoch from (day + 1)::timestamp at time zone 'America/New_York')::float8,
-  extract(epoch from opens_at)::float8, extract(epoch from closes_at)::float8
-from trading_days where day between to_timestamp(%s)::date - 1 and to_timestamp(%s)::date + 1 order by day
 """
 
 
@@ -73,12 +66,29 @@ class Series(NamedTuple):
         return self.span.symbol
 
 
+class Newest(NamedTuple):
+    """Candles of many symbols side by side, of each of which the last one is judged."""
+
+    spans: list[Span]
+    columns: Floats
+    """(6, length, symbols): as those of a Series; NaN before a symbol's first candle."""
+    prices: list[str]
+    """Closes of those judged, with all their digits."""
+
+
+class Windows(NamedTuple):
+    """What was read: no candle is judged twice."""
+
+    newest: list[Newest]
+    series: list[Series]
+
+
 class Reader(Protocol):
-    """Reads the candles of spans, as read_series() does."""
+    """Reads the candles of spans, as read_windows() does."""
 
     def __call__(
         self, conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
-    ) -> Iterable[Series]: ...
+    ) -> Windows: ...
 
 
 @lru_cache(maxsize=10_000)  # thousands of events share a few times
@@ -89,6 +99,46 @@ def at(seconds: float) -> datetime:
 def complete_up_to(conn: Connection[TupleRow]) -> dict[str, datetime]:
     """By timeframe: candles that begin up to then are complete, by the feed's clock. Empty without bars."""
     return dict(conn.execute(COMPLETE).fetchall())
+
+
+def read_windows(
+    conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
+) -> Windows:
+    """The candles of each span, and of the `reach` candles after it, for these look back at it.
+
+    With as many before, as far as there are any.
+    """
+    return windows_of(read_series(conn, timeframe, spans, reach=reach))
+
+
+def windows_of(several: Iterable[Series]) -> Windows:
+    """Newest candles side by side: patterns are asked about thousands of windows at once."""
+    apart = list(_apart(several))
+    newest = [each for each in apart if each.judged == 1]
+    others = [each for each in apart if each.judged != 1]
+    return Windows([side_by_side(newest)] if newest else [], others)
+
+
+def _apart(several: Iterable[Series]) -> Iterator[Series]:
+    """Spans of one symbol overlap where candles after one look back at it, and are in the next: what was
+    judged in one is not judged in another."""
+    by_symbol = sorted(several, key=lambda each: (each.symbol, each.span.since))
+    for _, some in groupby(by_symbol, key=attrgetter("symbol")):
+        judged = -np.inf
+        for each in some:
+            again = int(np.searchsorted(each.ts[each.first :], judged, side="right"))
+            yield each._replace(first=each.first + again, prices=each.prices[again:])
+            if len(each.ts):
+                judged = max(judged, float(each.ts[-1]))
+
+
+def side_by_side(several: Sequence[Series]) -> Newest:
+    length = max(len(each.ts) for each in several)
+    columns = np.full((6, length, len(several)), np.nan)
+    for number, each in enumerate(several):
+        columns[:, length - len(each.ts) :, number] = each.columns
+    prices = [price for each in several for price in each.prices]
+    return Newest([each.span for each in several], columns, prices)
 
 
 def read_series(
@@ -109,14 +159,6 @@ def read_series(
             yield _cut(spans[nth - 1], there, prices or "", reach)
 
 
-@contextmanager
-def float_arrays(conn: Connection[TupleRow]) -> Iterator[Cursor[TupleRow]]:
-    """A cursor that makes a one-dimensional float8[] without nulls an array of numpy."""
-    with conn.cursor(binary=True) as cursor:
-        cursor.adapters.register_loader(conn.adapters.types["float8"].array_oid, _FloatsLoader)
-        yield cursor
-
-
 NOTHING: Floats = np.empty((6, 0))
 
 
@@ -134,74 +176,3 @@ def _cut(span: Span, columns: Floats, prices: str, reach: int) -> Series:
         prices.split(" ")[: end - first] if end > first else [],
         beyond=last > span.until,
     )
-
-
-class Sessions(NamedTuple):
-    """Regular sessions of some days. Arrays are (days,), seconds since 1970, UTC."""
-
-    begins: Floats
-    """Midnight in New York at which the day begins."""
-    ends: Floats
-    opens_at: Floats
-    closes_at: Floats
-
-    @classmethod
-    def read(cls, conn: Connection[TupleRow], series: Iterable[Series]) -> Self:
-        """Those of the judged candles' days."""
-        edges = [(each.ts[each.first], each.ts[-1]) for each in series if each.judged]
-        if not edges:
-            return cls(*np.empty((4, 0)))
-        first, last = min(edge[0] for edge in edges), max(edge[1] for edge in edges)
-        rows = conn.execute(SESSIONS, (float(first), float(last))).fetchall()
-        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
-
-    def of(self, ts: Floats) -> tuple[Floats, Floats]:
-        """Opening and close of the days on which these candles begin; NaN on days without a session."""
-        if not len(self.begins):
-            nothing = np.full(ts.shape, np.nan)
-            return nothing, nothing
-        day = np.searchsorted(self.begins, ts, side="right") - 1
-        there = (day >= 0) & (ts < self.ends[day])
-        return np.where(there, self.opens_at[day], np.nan), np.where(
-            there, self.closes_at[day], np.nan
-        )
-
-
-def side_by_side(timeframe: str, several: Sequence[Series], sessions: Sessions) -> Candles:
-    """As windows, (length, windows), that end with their last candles."""
-    length = max(len(each.ts) for each in several)
-    columns = np.full((6, length, len(several)), np.nan)
-    for number, each in enumerate(several):
-        columns[:, length - len(each.ts) :, number] = each.columns
-    return _candles(timeframe, columns, sessions.of(columns[0, -1]))
-
-
-def end_to_end(
-    timeframe: str, several: Sequence[Series], sessions: Sessions
-) -> tuple[Candles, list[int], Bools]:
-    """As series, (candles,), one after the other; where each begins; and which candles are judged."""
-    columns = np.concatenate([each.columns for each in several], axis=1)
-    sizes = np.array([len(each.ts) for each in several])
-    begins = np.cumsum(sizes) - sizes
-    number = np.arange(sizes.sum())
-    judged = number - np.repeat(begins, sizes) >= np.repeat([s.first for s in several], sizes)
-    return _candles(timeframe, columns, sessions.of(columns[0])), begins.tolist(), judged
-
-
-def _candles(timeframe: str, columns: Iterable[Floats], session: tuple[Floats, Floats]) -> Candles:
-    ts, opened, high, low, close, volume = columns
-    return Candles(timeframe, ts, opened, high, low, close, volume, *session)
-
-
-class _FloatsLoader(Loader):
-    """A one-dimensional float8[] without nulls as an array of numpy."""
-
-    format = pq.Format.BINARY
-
-    HEADER = 20
-    ELEMENT = np.dtype([("size", ">i4"), ("value", ">f8")])
-
-    def load(self, data: Buffer) -> Floats:
-        elements = np.frombuffer(data, dtype=self.ELEMENT, offset=self.HEADER)
-        floats: Floats = elements["value"].astype(np.float64)
-        return floats
