@@ -128,7 +128,7 @@ class Scanning(threading.Thread):
             with conn.cursor() as cursor:
                 seen = scanner.seen if taken else []
                 cursor.executemany("insert into takes values (%s, %s, %s)", seen)
-            if taken and self._rng.random() < 0.2:
+            if taken and self._rng.random() < 0.4:
                 raise MishapError
         return taken
 
