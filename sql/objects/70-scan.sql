@@ -76,7 +76,11 @@ begin
       select from public.trading_days d
       where d.day = (p.ts at time zone 'America/New_York')::date and p.ts >= d.opens_at and p.ts < d.closes_at)
   ), larger as materialized (
-    select t.timeframe, k.symbol, t.ts, min(t.ready_at) as ready_at
+    select t.timeframe, k.symbol, t.ts, min(
+      -- What comes late into a candle whose last minute is there need not wait for the clock either.
+      case when t.ready_at = clock + interval '1 minute'
+             and exists (select from public.ohlcv_1min b where b.symbol = k.symbol and b.ts = clock)
+           then '-infinity' else t.ready_at end) as ready_at
     from taken k join time t on t.part = k.timeframe and t.part_starts = k.ts group by 1, 2, 3
   ), early as materialized (
     -- Taken before the feed's clock has passed them, since their last minute is there: their other entries, which
@@ -139,6 +143,11 @@ begin
             coalesce((select m.ts from tickstock.candles_%1$s m where m.symbol = u.symbol and m.ts > u.until
                       order by m.ts offset after + marked.candles limit 1), 'infinity') as until) b
         cross join lateral (
+          -- The one at the feed's clock, if its last minute is there.
+          select (select public.candle_start('%1$s', m.ts) from public.ohlcv_1min m where m.symbol = u.symbol and m.ts = (
+            select l from public.latest_minute() l
+            where public.candle_complete_at('%1$s', public.candle_start('%1$s', l)) <= l + interval '1 minute')) as ts) latest
+        cross join lateral (
           -- All in one order, for which one sort is enough.
           select array_agg(date_part('epoch', c.ts) order by c.ts) as starts,
             array_agg(c.open::float8 order by c.ts) as opens, array_agg(c.high::float8 order by c.ts) as highs,
@@ -149,7 +158,7 @@ begin
           from public.ohlcv_%1$s c
           where c.symbol = u.symbol and c.ts >= b.since and c.ts <= b.until
             -- Up to until they are known to be complete: their last minute is there, though others' may not be.
-            and (c.complete or c.ts <= u.until)) w;
+            and (c.complete or c.ts <= greatest(u.until, latest.ts))) w;
       end $q$, tf.timeframe, tf.in_a_mark);
     execute format('comment on function tickstock.windows_%s(text[], timestamptz[], timestamptz[], integer, integer) is %L', tf.timeframe,
       format('For each symbol its %s candles from since to until, which are known to be complete, at least so many complete ones before and after these as far as there are any, oldest first, as arrays for the pattern functions. prices: the closes from since on, exactly.', tf.timeframe));

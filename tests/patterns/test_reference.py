@@ -188,9 +188,10 @@ def test_on_stored_candles(url: str, conn: Connection[TupleRow], tmp_path: Path)
     assert empty.returncode == 1
     assert "the database has no bars to try it on" in empty.stderr
     conn.execute(BARS)
+    conn.execute("delete from ohlcv_1min where ts = latest_minute()")
     told = run("patterns", "test", file, **settings).stdout
     assert "on AAPL, TSLA, 30 days" in told
-    # The last candle, a falling one, is not complete.
+    # The last candle, a falling one, is not complete: its last minute is missing.
     assert re.search(r"^5min +22 +10 +454\.5 +0 +10 +0 +1\.00  ", told, re.MULTILINE), told
     file = written(tmp_path, "rising.py", RISING)
     told = run("patterns", "test", "--symbol", "TSLA", file, **settings).stdout

@@ -63,7 +63,9 @@ def arrivals(bars: list[Bar], rng: random.Random) -> Iterator[list[Bar]]:
     yield list(right.values())
 
 
-def scanned_live(url: str, conn: Connection[TupleRow], bars: list[Bar], rng: random.Random) -> int:
+def scanned_live(
+    conn: Connection[TupleRow], bars: list[Bar], after: Bar | None, rng: random.Random
+) -> int:
     """How many events were retracted on the way."""
     scanner = Scanner(discover())
     extra = bar("AAPL", BEGIN + timedelta(minutes=45, days=1), "500")
@@ -84,7 +86,8 @@ def scanned_live(url: str, conn: Connection[TupleRow], bars: list[Bar], rng: ran
         "delete from ohlcv_1min where symbol = %s and ts = %s and close = 500",
         (extra.symbol, extra.ts),
     )
-    write(conn, bar("CLOCK", UNTIL - timedelta(days=1)))
+    if after:
+        write(conn, after)
     drain(conn, scanner)
     row = conn.execute("select count(*) from events where retracted_at is not null").fetchone()
     assert row is not None
@@ -96,7 +99,7 @@ def scanned_at_once(engine: Engine, bars: list[Bar], until: datetime) -> list[Tu
     try:
         with connect(url, program="test") as conn:
             conn.execute("set tickstock.scan_queue = off")
-            write(conn, *bars, bar("CLOCK", until - timedelta(days=1)))
+            write(conn, *bars)
             conn.execute("call ohlcv_refresh()")
             scanner = Scanner(discover())
             for symbol in symbols_between(conn, SINCE, until):
@@ -106,14 +109,16 @@ def scanned_at_once(engine: Engine, bars: list[Bar], until: datetime) -> list[Tu
         engine.drop(url)
 
 
+@pytest.mark.parametrize("after", [bar("CLOCK", UNTIL - timedelta(days=1)), None])
 @pytest.mark.parametrize("seed", [1])
 def test_live_scanning_ends_with_the_events_of_a_batch(
-    engine: Engine, url: str, conn: Connection[TupleRow], seed: int
+    engine: Engine, conn: Connection[TupleRow], seed: int, after: Bar | None
 ) -> None:
+    """Whether the feed has gone on since, or its last minute is theirs."""
     bars = market(seed)
-    retracted = scanned_live(url, conn, bars, random.Random(seed))
+    retracted = scanned_live(conn, bars, after, random.Random(seed))
     live = conn.execute(STANDING).fetchall()
-    batch = scanned_at_once(engine, bars, UNTIL)
+    batch = scanned_at_once(engine, [*bars, *filter(None, [after])], UNTIL)
     assert retracted > 20, "corrections have taken events back"
     assert len({row[0] for row in batch}) > 40, "many patterns"
     assert {row[2] for row in batch} >= set(TIMEFRAMES) - {"weekly", "monthly"}

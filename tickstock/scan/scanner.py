@@ -102,7 +102,7 @@ class Scanner:
         """Judge a symbol's complete candles that begin at or after `since` and before `until`."""
         with conn.transaction():
             conn.execute(LOCK_SHARD, (symbol,))
-            complete = complete_up_to(conn)
+            complete = complete_up_to(conn, symbol)
             spans = {
                 timeframe: [Span(symbol, since, min(until - INSTANT, complete[timeframe]))]
                 for timeframe in timeframes

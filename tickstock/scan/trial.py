@@ -83,10 +83,10 @@ def on_stored_candles(
     failures: Failures,
 ) -> Iterator[Outcome]:
     """On complete candles of the feed's last days, with the pattern's defaults. Nothing is written."""
-    complete = complete_up_to(conn)
+    complete = {symbol: complete_up_to(conn, symbol) for symbol in symbols}
     for timeframe in pattern.timeframes:
-        until = complete[timeframe]
-        spans = [Span(symbol, until - timedelta(days=days), until) for symbol in symbols]
+        ends = [(symbol, complete[symbol][timeframe]) for symbol in symbols]
+        spans = [Span(symbol, until - timedelta(days=days), until) for symbol, until in ends]
         judged = judge(conn, timeframe, spans, [_with_defaults(pattern, timeframe)], failures)
         candles = [(symbol, at(ts)) for symbol, ts in judged.each()]
         directions = map(DIRECTIONS.__getitem__, judged.found.direction)

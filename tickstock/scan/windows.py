@@ -21,11 +21,14 @@ WINDOWS = {
     )
     for timeframe in TIMEFRAMES
 }
-# A bar is complete.
+# As tickstock.take_candles() takes them: a bar is complete, and a candle whose own last minute is there.
 COMPLETE = """
-select timeframe, case when timeframe = '1min' or candle_complete_at(timeframe, starts) <= latest
+select timeframe, case when timeframe = '1min' or candle_complete_at(timeframe, starts) <= up_to
                   then starts else starts - interval '1 microsecond' end
-from timeframes, latest_minute() latest, candle_start(timeframe, latest) starts where latest is not null
+from latest_minute() latest, timeframes, candle_start(timeframe, latest) starts,
+  lateral (select case when exists (select from ohlcv_1min where symbol = %s and ts = latest)
+                  then latest + interval '1 minute' else latest end as up_to) own
+where latest is not null
 """
 
 
@@ -96,9 +99,10 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def complete_up_to(conn: Connection[TupleRow]) -> dict[str, datetime]:
-    """By timeframe: candles that begin up to then are complete, by the feed's clock. Empty without bars."""
-    return dict(conn.execute(COMPLETE).fetchall())
+def complete_up_to(conn: Connection[TupleRow], symbol: str) -> dict[str, datetime]:
+    """By timeframe: candles of the symbol that begin up to then are complete, by the feed's clock or since
+    their own last minute is there. Empty without bars."""
+    return dict(conn.execute(COMPLETE, (symbol,)).fetchall())
 
 
 def read_windows(
