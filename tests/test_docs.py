@@ -6,7 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -144,7 +144,8 @@ def test_payloads_have_the_form_that_is_told(conn: Connection[TupleRow]) -> None
     numbers = [bar[name] for name in ("open", "high", "low", "close", "volume")]
     assert json.loads(payload(Bar(bar["symbol"], ts, *numbers))) == bar
     complete = Complete(datetime.fromisoformat(minute["minute"]), minute["bars"])
-    assert json.loads(minute_payload(complete)) == minute
+    at = complete.ts + timedelta(seconds=60 + minute["lag"])
+    assert json.loads(minute_payload(complete, at)) == minute
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -224,7 +225,11 @@ def test_settings_of_the_readme_are_all_there_with_their_defaults() -> None:
 
 
 def test_variables_named_exist() -> None:
-    sources = [*ROOT.glob("tickstock/**/*.py"), *ROOT.glob("scripts/*"), ROOT / "tests/conftest.py"]
+    sources = [
+        *ROOT.glob("tickstock/**/*.py"),
+        *ROOT.glob("scripts/*"),
+        *ROOT.glob("tests/**/*.py"),
+    ]
     known = {f"TICKSTOCK_TEST_{engine}_URL" for engine in ("COMMUNITY", "APACHE", "POSTGRES")}
     for path in filter(Path.is_file, sources):
         known.update(VARIABLE.findall(path.read_text()))

@@ -167,7 +167,7 @@ begin
   on conflict on constraint minutes_complete_pkey do nothing;
   perform pg_notify('tickstock_minutes', json_build_object(
     'minute', to_char(complete_minute.ts at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'bars', complete_minute.bars,
-    'stretch', complete_minute.stretch)::text);
+    'lag', round(extract(epoch from clock_timestamp() - complete_minute.ts) - 60, 3), 'stretch', complete_minute.stretch)::text);
 end $$;
 comment on function tickstock.complete_minute(bigint, timestamptz, integer) is
   'The feed''s clock has passed a minute: writes it down, and notifies on tickstock_minutes.';

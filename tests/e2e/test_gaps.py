@@ -215,9 +215,18 @@ def test_a_minute_is_complete_when_the_feed_s_clock_has_passed_it(
         messages = channel.await_messages(2)
         assert ingest.stop() == 0
     minute = ["2025-11-24T14:30:00Z", "2025-11-24T14:31:00Z"]
+    for message in messages:
+        told_at = datetime.fromisoformat(message["minute"]) + timedelta(
+            seconds=60 + message.pop("lag")
+        )
+        assert abs(datetime.now(UTC) - told_at) < timedelta(minutes=5), "by the clock on the wall"
     assert messages == [{"minute": minute[0], "bars": 2}, {"minute": minute[1], "bars": 2}]
     told = [json.loads(notice.payload) for notice in conn.notifies(timeout=5, stop_after=2)]
     assert [(each["minute"], each["bars"]) for each in told] == [(minute[0], 2), (minute[1], 2)]
+    lags = conn.execute(
+        "select extract(epoch from completed_at - ts) - 60 from minutes_complete"
+    ).fetchall()
+    assert [each["lag"] for each in told] == pytest.approx([float(lag) for (lag,) in lags], abs=60)
     rows = conn.execute("select ts, bars from minutes_complete order by ts").fetchall()
     assert rows == [
         (datetime(2025, 11, 24, 14, 30, tzinfo=UTC), 2),

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import orjson
@@ -22,7 +23,7 @@ RETRY_AFTER = 2.0
 
 class Forwarder(threading.Thread):
     """Publishes bars on the channel `tickstock_data`, as `symbol, timestamp, open … volume`, and the
-    minutes that are complete by them on `tickstock_minutes`, as `minute, bars`.
+    minutes that are complete by them on `tickstock_minutes`, as `minute, bars, lag`.
 
     Publish and subscribe keeps nothing for those who are away, and so does this: what Redis can't
     take for long is dropped and counted, never held against the pipeline.
@@ -95,7 +96,8 @@ class Forwarder(threading.Thread):
             for bar in batch.bars:
                 pipeline.publish(DATA_CHANNEL, payload(bar))
             for minute in batch.complete:
-                pipeline.publish(MINUTES_CHANNEL, minute_payload(minute))
+                told = minute_payload(minute, datetime.now(UTC))
+                pipeline.publish(MINUTES_CHANNEL, told)
             pipeline.execute()
 
 
@@ -121,6 +123,8 @@ def payload(bar: Bar) -> bytes:
     )
 
 
-def minute_payload(minute: Complete) -> bytes:
-    """A complete minute as it is published."""
-    return orjson.dumps({"minute": minute.ts, "bars": minute.bars}, option=orjson.OPT_UTC_Z)
+def minute_payload(minute: Complete, at: datetime) -> bytes:
+    """A complete minute as it is published `at` that time; its lag is in seconds after the minute's end."""
+    lag = (at - minute.ts - timedelta(minutes=1)).total_seconds()
+    told = {"minute": minute.ts, "bars": minute.bars, "lag": round(lag, 3)}
+    return orjson.dumps(told, option=orjson.OPT_UTC_Z)
