@@ -80,5 +80,12 @@ class RestUnavailableError(TickstockError):
     exit_code = 6
 
 
+class RestFailedError(RestUnavailableError):
+    """The REST API is there, but failed at this question however often it was asked. Exit code 6.
+
+    Other questions may be answered.
+    """
+
+
 class RestAnswerError(TickstockError):
     """The REST API answered something that tickstock cannot use; asking again won't help. Exit code 1."""

@@ -176,19 +176,26 @@ create or replace function tickstock.askable(until timestamptz)
 returns table (symbol text, starts timestamptz, ends timestamptz)
 language sql stable
 begin atomic
-  select o.symbol, min(o.starts), max(o.ends)
-  from (select o.symbol, o.starts, least(o.ends, date_trunc('minute', askable.until)) as ends from tickstock.owed(askable.until) o) o
-  where o.starts < o.ends
-    -- By now it is final, or it is new, or an outage has gone on for long.
-    and (o.ends + tickstock.late() <= askable.until
-         or not exists (select from public.backfills b
-                        where b.symbol = o.symbol and not b.settled
-                          and tstzrange(b.starts, b.ends) && tstzrange(o.starts, o.ends) and b.ends > o.ends - tickstock.late()))
-  group by o.symbol
-  order by max(o.ends) desc, o.symbol;
+  with gaps as (
+    -- Those that begin on one day cost one request together; an older one must not hold up today's.
+    select o.symbol, min(o.starts) as starts, max(o.ends) as ends
+    from (select o.symbol, o.starts, least(o.ends, date_trunc('minute', askable.until)) as ends from tickstock.owed(askable.until) o) o
+    where o.starts < o.ends
+      -- By now it is final, or it is new, or an outage has gone on for long.
+      and (o.ends + tickstock.late() <= askable.until
+           or not exists (select from public.backfills b
+                          where b.symbol = o.symbol and not b.settled
+                            and tstzrange(b.starts, b.ends) && tstzrange(o.starts, o.ends) and b.ends > o.ends - tickstock.late()))
+    group by o.symbol, (o.starts at time zone 'America/New_York')::date
+  )
+  -- A long one in pieces of 60 days (an answer holds 50,000 bars): its newest part comes first, and what
+  -- the plan refuses of it costs nothing else.
+  select g.symbol, p.starts, least(p.starts + interval '1440 hours', g.ends)
+  from gaps g cross join lateral generate_series(g.starts, g.ends - interval '1 minute', interval '1440 hours') p (starts)
+  order by 3 desc, 1;
 end;
 comment on function tickstock.askable(timestamptz) is
-  'What another source should be asked for now, newest first: for each symbol (* stands for all symbols) a stretch that holds all that is owed, unless it was asked for a moment ago. until: the time of that source''s clock.';
+  'What another source should be asked for now, newest first: for each symbol (* stands for all symbols) what is owed, unless it was asked for a moment ago; gaps that begin on the same day as one, a long one in pieces. until: the time of that source''s clock.';
 
 create or replace function tickstock.forget_told_by_all() returns void
 language sql

@@ -64,6 +64,10 @@ class HttpServer:
         self._thread.join(DEADLINE)
         self._server.socket.close()
 
+    def reply(self, path: str, number: int) -> Reply:  # noqa: ARG002 (others look at it)
+        """What answers a request of this path, after `number` others."""
+        return self.replies[min(number, len(self.replies) - 1)]
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
@@ -80,7 +84,7 @@ class HttpServer:
             def do_GET(self) -> None:
                 number = len(server.requests)
                 server.requests.append(Request(time.monotonic(), self.path, dict(self.headers)))
-                server._answer(self, server.replies[min(number, len(server.replies) - 1)])
+                server._answer(self, server.reply(self.path, number))
 
         return Handler
 

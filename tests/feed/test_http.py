@@ -12,6 +12,7 @@ import pytest
 
 from tickstock.errors import (
     RestAnswerError,
+    RestFailedError,
     RestNotInPlanError,
     RestRefusedError,
     RestUnavailableError,
@@ -82,7 +83,7 @@ def test_what_passes_is_asked_again(status: int) -> None:
 def test_there_is_an_end_to_asking() -> None:
     with HttpServer(Reply(503, {"error": f"down,\nsays {KEY}"})) as server:
         error = failure(api(server.url, tries=3))
-    assert type(error) is RestUnavailableError
+    assert type(error) is RestFailedError
     assert str(error).startswith(f"{server.url}/v1/x answers 503 (down, says (the key)) (3 tries)")
     assert len(server.requests) == 3
 
@@ -133,13 +134,19 @@ def test_half_an_answer_is_none(framing: str, zipped: bool) -> None:
 def test_what_is_no_object_is_not_taken_for_an_answer(body: bytes) -> None:
     with HttpServer(Reply(content=body)) as server:
         error = failure(api(server.url, tries=2))
-    assert type(error) is RestUnavailableError
+    assert type(error) is RestFailedError
     assert "does not answer with a JSON object (2 tries): check --rest-url" in str(error)
 
 
 def test_a_server_that_is_not_there(closed_port: int) -> None:
     error = failure(api(f"http://127.0.0.1:{closed_port}", tries=2))
+    assert type(error) is RestUnavailableError
     assert "cannot be reached (2 tries): check --rest-url (TICKSTOCK_REST_URL)" in str(error)
+
+
+def test_throttling_concerns_every_question() -> None:
+    with HttpServer(Reply(429)) as server:
+        assert type(failure(api(server.url, tries=2))) is RestUnavailableError
 
 
 def test_an_answer_that_never_ends_ends_by_the_clock() -> None:

@@ -2,9 +2,10 @@
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
@@ -21,13 +22,27 @@ from tickstock.errors import TickstockError
 from tickstock.feed import rest
 from tickstock.feed.http import StoppedError
 from tickstock.feed.rest import RestClient
-from tickstock.ingest.fill import Gap, ask, askable, fill, source_clock
+from tickstock.ingest.fill import (
+    OF_ONE_QUESTION,
+    Failure,
+    Gap,
+    ask_each,
+    askable,
+    fill,
+    questions,
+    source_clock,
+)
 from tickstock.ingest.load import load_whole_day
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
 
 NEW_YORK = ZoneInfo("America/New_York")
 DAY = click.DateTime(["%Y-%m-%d"])
 STRETCH = timedelta(days=60)
 """Of one request: fewer minutes than the 50,000 that an answer may hold."""
+LISTED = 20
+"""Of what could not be filled, so much is listed for people."""
 
 
 @click.command()
@@ -78,6 +93,7 @@ def backfill(
     options.stop_on_signals(stop)
     with database(database_url) as source, connect(source.url, program="backfill") as conn:
         require_schema(conn)
+        failures: list[Failure] = []
         if files:
             for file in files:
                 day, counts = load_whole_day(conn, source.url, file)
@@ -88,14 +104,14 @@ def backfill(
             suppress(StoppedError),
         ):
             if first_day:
-                counts = _history(conn, client, symbols, first_day, last_day, feed_url, stop)
-                names = f"{', '.join(symbols[:5])}{' …' if len(symbols) > 5 else ''}"
-                _tell({"symbols": symbols}, names, counts, as_json)
+                failures = _history(conn, client, symbols, first_day, last_day, feed_url, as_json)
             else:
-                _fill_owed(conn, client, feed_url, stop, as_json)
+                failures = _fill_owed(conn, client, feed_url, as_json)
         refresh(conn, source.url)
     if stop.is_set():
         raise TickstockError("stopped before the end: the same command goes on where this one was")
+    if failures:
+        _fail(failures)
 
 
 def _client(
@@ -117,25 +133,38 @@ def _client(
 
 
 def _fill_owed(
-    conn: Connection[TupleRow],
-    client: RestClient,
-    feed: str,
-    stop: threading.Event,
-    as_json: bool,
-) -> None:
+    conn: Connection[TupleRow], client: RestClient, feed: str, as_json: bool
+) -> list[Failure]:
+    """Fill what is owed, and tell; what could not be filled."""
     clock = source_clock(conn, client, feed)
     gaps = askable(conn, clock) if clock else []
+    plans, failures = _plans(conn, client, gaps)
     counts = Counts()
-    with click.progressbar(gaps, label="gaps", file=sys.stderr) as progress:
-        for gap in progress:
-            if stop.is_set():
-                break
+    with _progress(sum(len(asked) for _, asked in plans), "gaps") as progress:
+        for gap, asked in plans:
             assert clock is not None
-            counts = counts.plus(fill(conn, client, gap, clock))
+            filled = fill(conn, client, gap, asked, clock, lambda _: progress.update(1))
+            counts = counts.plus(filled.counts)
+            failures += filled.failures
     left = fetch_value(conn, "select count(*) from tickstock.owed(%s)", clock) if clock else None
-    _tell({"gaps": len(gaps), "still_owed": left}, f"{len(gaps):,} gaps", counts, as_json)
+    what = {"gaps": len(gaps), "still_owed": left, "failed": _listed(failures)}
+    _tell(what, f"{len(gaps):,} gaps", counts, as_json)
     if left is not None and not as_json:
         click.echo(f"{left:,} gaps are still owed: tickstock gaps" if left else "nothing is owed")
+    return failures
+
+
+def _plans(
+    conn: Connection[TupleRow], client: RestClient, gaps: Sequence[Gap]
+) -> tuple[list[tuple[Gap, list[Gap]]], list[Failure]]:
+    """The gaps with what to ask for each, so that it is known how much that is; and those that fail."""
+    plans, failures = [], []
+    for gap in gaps:
+        try:
+            plans.append((gap, questions(conn, client, gap)))
+        except OF_ONE_QUESTION as error:
+            failures.append(Failure(gap, error))
+    return plans, failures
 
 
 def _history(
@@ -145,8 +174,9 @@ def _history(
     first_day: datetime,
     last_day: datetime | None,
     feed: str,
-    stop: threading.Event,
-) -> Counts:
+    as_json: bool,
+) -> list[Failure]:
+    """Ask for history, and tell; what could not be filled."""
     clock = source_clock(conn, client, feed) or datetime.now(UTC)
     stretches = _stretches(first_day, last_day or clock, clock)
     wanted = [
@@ -154,13 +184,34 @@ def _history(
         for symbol in (client.symbols() if "*" in symbols else symbols)
         for starts, ends in stretches
     ]
-    counts = Counts()
-    with click.progressbar(wanted, label="history", file=sys.stderr) as progress:
-        for gap in progress:
-            if stop.is_set():
-                break
-            counts = counts.plus(ask(conn, client, gap, clock, queue_for_scan=False))
-    return counts
+    with _progress(len(wanted), "history") as progress:
+        counts, failures = ask_each(
+            conn, client, wanted, clock,
+            queue_for_scan=False, progress=lambda _: progress.update(1),
+        )  # fmt: skip
+    names = f"{', '.join(symbols[:5])}{' …' if len(symbols) > 5 else ''}"
+    _tell({"symbols": symbols, "failed": _listed(failures)}, names, counts, as_json)
+    return failures
+
+
+def _progress(length: int, label: str) -> "ProgressBar[int]":
+    """Of so many requests, with an estimate of the time that is left."""
+    return click.progressbar(length=length, label=label, file=sys.stderr, show_pos=True)
+
+
+def _fail(failures: Sequence[Failure]) -> None:
+    """List what could not be filled, and end with an error like theirs, if they are alike."""
+    for gap, error in failures[:LISTED]:
+        click.echo(f"not filled: {gap}: {error.message}", err=True)
+    more = len(failures) - LISTED
+    if more > 0:
+        click.echo(f"not filled: {more:,} more, --json lists them all", err=True)
+    kinds = {type(error) for _, error in failures}
+    kind = kinds.pop() if len(kinds) == 1 else TickstockError
+    raise kind(
+        f"{len(failures):,} of the requests failed; what the others told is kept,"
+        " and the same command asks for these again"
+    )
 
 
 def _stretches(
@@ -184,7 +235,11 @@ def _midnight(day: datetime) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).astimezone(UTC)
 
 
-def _tell(what: dict[str, object], words: str, counts: Counts, as_json: bool) -> None:
+def _listed(failures: Sequence[Failure]) -> list[dict[str, object]]:
+    return [{**gap._asdict(), "reason": error.message} for gap, error in failures]
+
+
+def _tell(what: Mapping[str, object], words: str, counts: Counts, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps({**what, **counts._asdict()}))
         return

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import (
+    ConnectTimeoutError,
     HTTPError,
     InvalidHeader,
     NewConnectionError,
@@ -26,6 +27,7 @@ from urllib3.exceptions import (
 
 from tickstock.errors import (
     RestAnswerError,
+    RestFailedError,
     RestNotInPlanError,
     RestRefusedError,
     RestUnavailableError,
@@ -94,11 +96,16 @@ class RateLimit:
 
 
 class _Passing(Exception):  # noqa: N818
-    """A try that failed for now. `pause`: seconds that the next one must wait, at least."""
+    """A try that failed for now.
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
+    `pause`: seconds that the next one must wait, at least. `general`: another question would have
+    fared no better.
+    """
+
+    def __init__(self, reason: str, pause: float = 0.0, *, general: bool = False) -> None:
         super().__init__(reason)
         self.pause = pause
+        self.general = general
 
 
 class Api:
@@ -153,7 +160,8 @@ class Api:
     def get(self, path: str) -> dict[str, Any]:
         """The JSON object that answers a GET of `path` (with its query; quoted), retried as needed.
 
-        Raises RestUnavailableError when no try had an answer, RestRefusedError for a key or
+        Raises RestUnavailableError when the server can't be reached or throttles each try,
+        RestFailedError when it fails at this question each time, RestRefusedError for a key or
         RestNotInPlanError for a plan that is not accepted, RestAnswerError for anything else that is
         no answer, StoppedError when `stop` was set.
         """
@@ -191,13 +199,14 @@ class Api:
             try:
                 return self._try(url, where)
             except _Passing as trouble:
-                reason, pause = str(trouble), trouble.pause
+                reason, pause, general = str(trouble), trouble.pause, trouble.general
             if left:
                 pause = max(pause, self._backoff.next())
                 log.info("rest: %s %s; asking again in %.1f s", where, reason, pause)
                 self._wait(pause)
                 self.counts.retries += 1
-        raise RestUnavailableError(f"{where} {reason} ({self._tries} tries): {_CHECK_URL}")
+        kind = RestUnavailableError if general else RestFailedError
+        raise kind(f"{where} {reason} ({self._tries} tries): {_CHECK_URL}")
 
     def _try(self, url: str, where: str) -> dict[str, Any]:
         while self._limit and (pause := self._limit.due()) > 0:
@@ -210,7 +219,8 @@ class Api:
             reason = _trouble(error, self._answer_timeout)
             if _is_untrusted(error):
                 raise RestUnavailableError(f"{where} {reason}: {_CHECK_URL}") from None
-            raise _Passing(reason) from None
+            gone = isinstance(error, NewConnectionError | ConnectTimeoutError)
+            raise _Passing(reason, general=gone) from None
         finally:
             if self._limit:
                 self._limit.count()
@@ -246,7 +256,8 @@ class Api:
             return
         said = f"answers {status}{self._said(answer, content or {})}"
         if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _Passing(said, self._pause(answer))
+            throttled = status == HTTPStatus.TOO_MANY_REQUESTS
+            raise _Passing(said, self._pause(answer), general=throttled)
         if status == HTTPStatus.UNAUTHORIZED:
             raise RestRefusedError(f"{where} {said}: {_CHECK_KEY}, or {_CHECK_URL}")
         if status == HTTPStatus.FORBIDDEN:

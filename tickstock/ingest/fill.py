@@ -2,15 +2,17 @@
 
 What is owed is known to the database (`tickstock.owed()`), so nothing is forgotten by a restart, and
 each answer is written together with the note that it was given. Bars may still change for a quarter
-of an hour: what is asked for before is shown at once, and asked for again later.
+of an hour: what is asked for before is shown at once, and asked for again later. What REST refuses of
+one symbol holds up no other.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import Connection
@@ -20,10 +22,13 @@ from tickstock.db.connection import connect, fetch_value, first_line
 from tickstock.db.writer import Counts, write_bars
 from tickstock.errors import (
     DatabaseUnavailableError,
+    RestAnswerError,
+    RestFailedError,
     RestNotInPlanError,
     RestRefusedError,
     TickstockError,
 )
+from tickstock.feed.backoff import Backoff
 from tickstock.feed.http import Counts as Calls
 from tickstock.feed.http import StoppedError
 from tickstock.feed.rest import RestClient
@@ -42,11 +47,19 @@ TOLD = """
 select symbol from backfills where settled group by symbol
 having range_agg(tstzrange(starts, ends)) @> tstzrange(%s, %s)
 """
+TRADING_DAYS = """
+select day from trading_days
+where day between (%s at time zone 'America/New_York')::date
+          and ((%s - interval '1 minute') at time zone 'America/New_York')::date
+order by day desc
+"""
 KNOWN = timedelta(days=7)
 """Symbols that had a bar within this time before a gap may have traded in it."""
-
-_NEW_YORK = ZoneInfo("America/New_York")
-_DAY = timedelta(days=1)
+ASK_AGAIN = 60.0
+"""Seconds after which, at first, REST is asked again for what it refused."""
+ASK_AGAIN_AT_MOST = 3600.0
+OF_ONE_QUESTION = (RestNotInPlanError, RestAnswerError, RestFailedError)
+"""Refusals that say nothing about other symbols and days."""
 
 
 class Gap(NamedTuple):
@@ -56,10 +69,38 @@ class Gap(NamedTuple):
     starts: datetime
     ends: datetime
 
+    def __str__(self) -> str:
+        name = "all symbols" if self.symbol == "*" else self.symbol
+        return f"{name} from {self.starts:%Y-%m-%d %H:%M} to {self.ends:%Y-%m-%d %H:%M} UTC"
+
+
+class Failure(NamedTuple):
+    """What could not be filled, and why."""
+
+    gap: Gap
+    error: TickstockError
+
+
+class Filled(NamedTuple):
+    """What became of gaps that REST was asked for."""
+
+    counts: Counts
+    failures: list[Failure]
+
 
 def askable(conn: Connection[TupleRow], clock: datetime) -> list[Gap]:
     """What is owed and worth asking for now, newest first."""
     return [Gap(*row) for row in conn.execute("select * from tickstock.askable(%s)", (clock,))]
+
+
+def latest_clock(conn: Connection[TupleRow], feed: str) -> datetime:
+    """The latest that the source's clock may show, without asking it; UTC."""
+    clock: datetime = fetch_value(
+        conn,
+        "select greatest(clock_timestamp() - %s, feed_clock())",
+        DELAY if "delayed" in feed else timedelta(),
+    )
+    return clock
 
 
 def source_clock(conn: Connection[TupleRow], rest: RestClient, feed: str) -> datetime | None:
@@ -106,42 +147,91 @@ def settle(conn: Connection[TupleRow], gap: Gap, clock: datetime, source: str, b
     )
 
 
-def members(conn: Connection[TupleRow], rest: RestClient, gap: Gap) -> list[Gap]:
-    """The symbols that may have traded in a gap of all symbols and were not asked for yet."""
+def questions(conn: Connection[TupleRow], rest: RestClient, gap: Gap) -> list[Gap]:
+    """What REST is to be asked to fill a gap: itself or, of all symbols, each that may have traded.
+
+    Without those that it has told for good. Raises what `RestClient` raises.
+    """
+    if gap.symbol != "*":
+        return [gap]
     since = gap.starts - KNOWN
     symbols = {row[0] for row in conn.execute("select tickstock.symbols_since(%s)", (since,))}
-    day = gap.starts.astimezone(_NEW_YORK).date()
-    while day <= gap.ends.astimezone(_NEW_YORK).date():
+    for (day,) in conn.execute(TRADING_DAYS, (gap.starts, gap.ends)).fetchall():
         symbols |= set(rest.traded_on(day))
-        day += _DAY
     told = {row[0] for row in conn.execute(TOLD, (gap.starts, gap.ends))}
     return [Gap(symbol, gap.starts, gap.ends) for symbol in sorted(symbols - told)]
+
+
+def ask_each(
+    conn: Connection[TupleRow],
+    rest: RestClient,
+    gaps: Iterable[Gap],
+    clock: datetime,
+    *,
+    queue_for_scan: bool = True,
+    progress: Callable[[Gap], object] = lambda _: None,
+) -> Filled:
+    """Ask REST for each of the gaps; what it refuses of one does not stop the others.
+
+    Raises what concerns them all: RestUnavailableError, RestRefusedError, StoppedError.
+    """
+    counts, failures = Counts(), []
+    for gap in gaps:
+        try:
+            counts = counts.plus(ask(conn, rest, gap, clock, queue_for_scan=queue_for_scan))
+        except OF_ONE_QUESTION as error:
+            failures.append(Failure(gap, error))
+        progress(gap)
+    return Filled(counts, failures)
 
 
 def fill(
     conn: Connection[TupleRow],
     rest: RestClient,
     gap: Gap,
+    asked: Sequence[Gap],
     clock: datetime,
     progress: Callable[[Gap], object] = lambda _: None,
-) -> Counts:
-    """Fill a gap of one symbol or of all. Raises what `RestClient` raises; what was told is kept."""
-    if gap.symbol != "*":
-        counts = ask(conn, rest, gap, clock)
-        progress(gap)
-        return counts
-    counts = Counts()
-    for member in members(conn, rest, gap):
-        counts = counts.plus(ask(conn, rest, member, clock))
-        progress(member)
-    with conn.transaction():
-        settle(conn, gap, clock, SOURCE, counts.received)
-        conn.execute("select tickstock.forget_told_by_all()")
-    return counts
+) -> Filled:
+    """Fill a gap by these `questions`; what was told is kept. Raises what `ask_each` raises.
+
+    A gap of all symbols is owed as long as one of them is refused.
+    """
+    filled = ask_each(conn, rest, asked, clock, progress=progress)
+    if gap.symbol == "*" and not filled.failures:
+        with conn.transaction():
+            settle(conn, gap, clock, SOURCE, filled.counts.received)
+            conn.execute("select tickstock.forget_told_by_all()")
+    return filled
+
+
+@dataclass
+class _Refused:
+    """A gap that REST refused, and when it is asked again."""
+
+    ends: datetime
+    backoff: Backoff
+    due: float = 0.0
+    """By the monotonic clock."""
+
+
+class _Clock:
+    """The source's clock, as it was told and goes on since."""
+
+    def __init__(self, told: datetime) -> None:
+        self._told = told
+        self._at = time.monotonic()
+
+    def now(self) -> datetime:
+        return self._told + timedelta(seconds=time.monotonic() - self._at)
 
 
 class Filler(threading.Thread):
-    """Fills gaps as long as ingest runs, on a connection of its own. One at a time per database."""
+    """Fills gaps as long as ingest runs, on a connection of its own. One at a time per database.
+
+    `every`: seconds between two looks at what is owed. `ask_again`: seconds after which REST is first
+    asked again for what it refused, an hour at most.
+    """
 
     def __init__(
         self,
@@ -151,6 +241,7 @@ class Filler(threading.Thread):
         *,
         feed: str,
         every: float = LOOK_EVERY,
+        ask_again: float = ASK_AGAIN,
     ) -> None:
         super().__init__(name="fill", daemon=True)
         self.counts = Counts()
@@ -159,7 +250,9 @@ class Filler(threading.Thread):
         self._stop_event = stop
         self._feed = feed
         self._every = every
-        self._trouble = ""
+        self._ask_again = ask_again
+        self._looked = 0.0
+        self._refused: dict[tuple[str, datetime], _Refused] = {}
 
     @property
     def calls(self) -> Calls:
@@ -184,33 +277,87 @@ class Filler(threading.Thread):
     def _work(self, conn: Connection[TupleRow]) -> None:
         while not self._stop_event.is_set():
             if fetch_value(conn, LOCK):
-                self._fill_newest(conn)
+                self._fill_owed(conn)
             self._stop_event.wait(self._every)
 
-    def _fill_newest(self, conn: Connection[TupleRow]) -> None:
-        clock = source_clock(conn, self._rest, self._feed)
-        if clock is None:
+    def _fill_owed(self, conn: Connection[TupleRow]) -> None:
+        # The database is asked first: while nothing is owed, REST need not even tell the time.
+        if not self._wanted(conn, latest_clock(conn, self._feed)):
             return
-        for gap in askable(conn, clock):
-            if self._stop_event.is_set():
-                return
-            try:
-                counts = fill(conn, self._rest, gap, clock)
-            except RestNotInPlanError as error:
-                self._complain(f"{gap.symbol} stays owed: {error.message}")
-                continue
-            self.counts = self.counts.plus(counts)
-            log.info(
-                "gap of %s from %s to %s UTC: %d bars, %d of them missing or changed",
-                "all symbols" if gap.symbol == "*" else gap.symbol,
-                f"{gap.starts:%Y-%m-%d %H:%M}",
-                f"{gap.ends:%Y-%m-%d %H:%M}",
-                counts.received,
-                counts.inserted + counts.replaced,
-            )
+        told = source_clock(conn, self._rest, self._feed)
+        if told is not None:
+            self._fill_newest(conn, _Clock(told), datetime.min.replace(tzinfo=UTC))
 
-    def _complain(self, trouble: str) -> None:
-        """Once, not each time it comes again."""
-        if trouble != self._trouble:
-            log.warning("%s", trouble)
-        self._trouble = trouble
+    def _fill_newest(self, conn: Connection[TupleRow], clock: _Clock, since: datetime) -> None:
+        """Fill what is owed since then, newest first, each gap once; new ones as they appear."""
+        done: set[Gap] = set()
+        while gaps := [
+            gap
+            for gap in self._wanted(conn, clock.now())
+            if gap not in done and gap.starts >= since
+        ]:
+            failures: list[Failure] = []
+            try:
+                for gap in gaps:
+                    done.add(gap)
+                    failures += self._fill(conn, gap, clock)
+                    if self._is_time_to_look():
+                        break
+            finally:
+                self._complain(failures)
+
+    def _wanted(self, conn: Connection[TupleRow], clock: datetime) -> list[Gap]:
+        """What is askable, but for what was refused a while ago."""
+        self._looked = time.monotonic()
+        gaps = askable(conn, clock)
+        known = {(gap.symbol, gap.starts) for gap in gaps}
+        self._refused = {key: was for key, was in self._refused.items() if key in known}
+        return [gap for gap in gaps if not self._waits(gap)]
+
+    def _waits(self, gap: Gap) -> bool:
+        was = self._refused.get((gap.symbol, gap.starts))
+        # One that goes on is another question by and by.
+        return was is not None and gap.ends < was.ends + LATE and time.monotonic() < was.due
+
+    def _is_time_to_look(self) -> bool:
+        return time.monotonic() - self._looked >= self._every
+
+    def _fill(self, conn: Connection[TupleRow], gap: Gap, clock: _Clock) -> list[Failure]:
+        """Fill one gap. What could not be filled and was not refused before."""
+
+        def look(_: Gap) -> None:
+            if self._is_time_to_look():
+                self._fill_newest(conn, clock, gap.ends)
+
+        try:
+            asked = questions(conn, self._rest, gap)
+            filled = fill(conn, self._rest, gap, asked, clock.now(), look)
+        except OF_ONE_QUESTION as error:
+            filled = Filled(Counts(), [Failure(gap, error)])
+        self.counts = self.counts.plus(filled.counts)
+        if filled.failures:
+            return self._put_off(gap, filled.failures)
+        log.info(
+            "gap of %s: %d bars, %d of them missing or changed",
+            gap,
+            filled.counts.received,
+            filled.counts.inserted + filled.counts.replaced,
+        )
+        return []
+
+    def _put_off(self, gap: Gap, failures: list[Failure]) -> list[Failure]:
+        """Ask for this gap later; those of its failures that are news."""
+        key = (gap.symbol, gap.starts)
+        is_new = key not in self._refused
+        backoff = Backoff(self._ask_again, ASK_AGAIN_AT_MOST)
+        refused = self._refused.setdefault(key, _Refused(gap.ends, backoff))
+        refused.ends = gap.ends
+        refused.due = time.monotonic() + refused.backoff.next()
+        return failures if is_new else []
+
+    def _complain(self, failures: list[Failure]) -> None:
+        """One line, however many there are: the plan may refuse all symbols."""
+        if failures:
+            gap, error = failures[0]
+            others = f" ({len(failures) - 1} others, too)" if failures[1:] else ""
+            log.warning("%s%s stays owed, and is asked for later: %s", gap, others, error.message)

@@ -1,0 +1,194 @@
+"""The filler beside ingest: newest first, no symbol stops another, and no call without need."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.e2e.program import eventually
+from tests.feed.client_run import KEY
+from tests.feed.http_server import Reply
+from tickstock.db.connection import connect, fetch_value
+from tickstock.feed.backoff import Backoff
+from tickstock.feed.rest import RestClient
+from tickstock.ingest.fill import Filler
+
+from .choosy_rest import BARS, REFUSALS, STATUS, ChoosyRest, lose
+
+pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+MONDAY = datetime(2025, 11, 24, 15, 0, tzinfo=UTC)
+LATER = MONDAY + timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+LOOKS = """
+select query_start from pg_stat_activity
+where datname = current_database() and application_name = 'tickstock fill'
+"""
+OWED = "select coalesce(array_agg(symbol order by symbol), '{}') from tickstock.owed(%s)"
+
+
+@contextmanager
+def filling(
+    url: str, rest: ChoosyRest, *, every: float = 0.01, ask_again: float = 1000
+) -> Iterator[Filler]:
+    stop = threading.Event()
+    client = RestClient(rest.url, KEY, stop=stop, tries=2, backoff=Backoff(0.001, 0.001))
+    filler = Filler(url, client, stop, feed="ws://x", every=every, ask_again=ask_again)
+    filler.start()
+    try:
+        yield filler
+    finally:
+        stop.set()
+        filler.join()
+        client.close()
+
+
+def owes(conn: Connection[TupleRow], *symbols: str) -> None:
+    """Wait until nothing but these is owed."""
+    eventually(lambda: fetch_value(conn, OWED, LATER) == list(symbols), f"{symbols} are owed")
+
+
+def told(conn: Connection[TupleRow], symbol: str, starts: datetime, ends: datetime) -> None:
+    """Another source has told this stretch for good."""
+    conn.execute("select tickstock.settle(%s, %s, %s, %s, 'test', 0)", (symbol, starts, ends, ends))
+
+
+def await_looks(conn: Connection[TupleRow]) -> None:
+    """Wait until the filler has asked the database some times more."""
+    seen: set[object] = set()
+
+    def looked() -> bool:
+        seen.update(conn.execute(LOOKS).fetchall())
+        return len(seen) > 10
+
+    eventually(looked, "it looks again and again")
+
+
+def stays_owed(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if "stays owed" in message]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_symbol_that_is_refused_does_not_stop_the_others(
+    url: str, conn: Connection[TupleRow], refusal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(conn, ["A", "BAD", "Z"], MONDAY, MONDAY + 5 * MINUTE)
+    with ChoosyRest(LATER, refused={"BAD": REFUSALS[refusal]}) as rest, filling(url, rest):
+        owes(conn, "BAD")
+        eventually(lambda: stays_owed(caplog), "it is said")
+        asked = rest.count(BARS)
+        await_looks(conn)
+        assert rest.count(BARS) == asked
+    [said] = stays_owed(caplog)
+    assert said.startswith("BAD from 2025-11-24 15:00 to 2025-11-24 15:06 UTC stays owed")
+
+
+def test_what_was_refused_is_asked_again_later(
+    url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(conn, ["BAD"], MONDAY, MONDAY + 5 * MINUTE)
+    rest = ChoosyRest(LATER, refused={"BAD": REFUSALS["not in the plan"]})
+    with rest, filling(url, rest, ask_again=0.02):
+        eventually(lambda: rest.count(BARS) > 2, "it is asked again")
+        rest.refused.clear()
+        owes(conn)
+    assert len(stays_owed(caplog)) == 1
+
+
+def test_of_all_symbols_only_those_that_were_refused_are_asked_again(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    lose(conn, None, MONDAY, MONDAY + 5 * MINUTE)
+    refused = {"BAD": REFUSALS["not found"]}
+    with ChoosyRest(LATER, traded=["A", "BAD", "Z"], refused=refused) as rest:
+        with filling(url, rest, ask_again=0.02):
+            eventually(lambda: rest.symbols[:5] == ["A", "BAD", "Z", "BAD", "BAD"], "BAD again")
+            owes(conn, "*")
+            rest.refused.clear()
+            owes(conn)
+        assert rest.symbols.count("A") == rest.symbols.count("Z") == 1
+
+
+def test_a_wrong_key_is_final(
+    url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(conn, ["A", "Z"], MONDAY, MONDAY + 5 * MINUTE)
+    with (
+        ChoosyRest(LATER, refused={"Z": Reply(401, {"error": "Unknown API Key"})}) as rest,
+        filling(url, rest) as filler,
+    ):
+        eventually(lambda: not filler.is_alive(), "it has ended")
+    assert [r.message for r in caplog.records if r.levelno == logging.ERROR]
+
+
+def test_nothing_is_asked_while_nothing_is_owed(url: str, conn: Connection[TupleRow]) -> None:
+    with ChoosyRest(LATER, refused={}) as rest, filling(url, rest):
+        await_looks(conn)
+        assert rest.requests == []
+        lose(conn, ["A"], MONDAY, MONDAY + 5 * MINUTE)
+        owes(conn)
+        await_looks(conn)
+        assert (rest.count(STATUS), rest.symbols) == (1, ["A"])
+
+
+def test_a_gap_that_appears_does_not_wait_for_a_long_old_one(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    lose(conn, None, MONDAY, MONDAY + 5 * MINUTE)
+    traded = [f"S{number}" for number in range(9)]
+    fresh = LATER + 5 * timedelta(hours=1)
+
+    def appear(symbol: str) -> None:
+        if symbol == "S3":
+            with connect(url, program="test") as other:
+                lose(other, ["NEW"], fresh, fresh + 5 * MINUTE)
+
+    with ChoosyRest(LATER + timedelta(days=1), traded=traded, refused={}) as rest:
+        rest.on_bars = appear
+        with filling(url, rest, every=0.0001):
+            owes(conn)
+    assert rest.symbols == [*traded[:4], "NEW", *traded[4:]]
+
+
+def test_each_gap_is_asked_for_newest_first(url: str, conn: Connection[TupleRow]) -> None:
+    old = MONDAY - timedelta(days=40)
+    for starts in (old, MONDAY, MONDAY + 60 * MINUTE):
+        lose(conn, ["A", "B"], starts, starts + 5 * MINUTE)
+    for symbol in ("A", "B"):
+        told(conn, symbol, old + 6 * MINUTE, MONDAY)
+        told(conn, symbol, MONDAY + 6 * MINUTE, MONDAY + 60 * MINUTE)
+    refused = {"B": REFUSALS["not in the plan"]}
+    with ChoosyRest(LATER, refused=refused) as rest, filling(url, rest):
+        owes(conn, "B", "B", "B")
+        eventually(lambda: len(rest.asked) == 4, "all are asked for")
+    # The two of one day together.
+    assert rest.asked == [("A", MONDAY), ("B", MONDAY), ("A", old), ("B", old)]
+
+
+def test_a_long_gap_is_asked_for_in_pieces(url: str, conn: Connection[TupleRow]) -> None:
+    first, second = (MONDAY - timedelta(days=days) for days in (100, 40))
+    for starts in (first, MONDAY):
+        lose(conn, ["A"], starts, starts + 5 * MINUTE)
+    with ChoosyRest(LATER, refused={}) as rest:
+        rest.on_bars = lambda _: rest.refused.update(
+            {"A": REFUSALS["not in the plan"]} if len(rest.asked) > 1 else {}
+        )
+        with filling(url, rest):
+            owes(conn, "A")
+            eventually(lambda: len(rest.asked) == 2, "both are asked for")
+    assert rest.asked == [("A", second), ("A", first)]
+    rows = conn.execute("select starts, ends from tickstock.owed(%s)", (LATER,)).fetchall()
+    assert rows == [(first, second)]
+
+
+def test_days_without_trading_are_not_asked_for(url: str, conn: Connection[TupleRow]) -> None:
+    for starts in (MONDAY - timedelta(days=3), MONDAY):
+        lose(conn, None, starts, starts + 5 * MINUTE)
+    with ChoosyRest(LATER, traded=["A"], refused={}) as rest, filling(url, rest):
+        owes(conn)
+        assert rest.days() == ["2025-11-24", "2025-11-21"]
