@@ -103,6 +103,30 @@ def test_list_and_show_tell_the_table_s_settings(url: str, conn: Connection[Tupl
     assert re.search(r"^parameter +max_body = 0\.05, default 0\.1$", shown, re.MULTILINE)
 
 
+@on_one_engine
+def test_list_and_show_tell_which_settings_are_not_usable(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url}
+    Catalog(list(PATTERNS.values())).tell(conn)
+    conn.execute(
+        "update patterns set parameters = '{\"penetration\": -5}' where pattern = 'CDLMORNINGSTAR'"
+    )
+    # As an older version let it through.
+    conn.execute("alter table patterns disable trigger before_setting")
+    conn.execute(
+        "update patterns set parameters = '{\"max_body\": \"big\"}' where pattern = 'Doji'"
+    )
+    listed = run("patterns", "list", **settings).stdout
+    assert listed.count("not usable: ") == 2
+    assert "not usable: setting of CDLMORNINGSTAR on all timeframes: TA-Lib refuses" in listed
+    shown = run("patterns", "show", "Doji", **settings).stdout
+    assert "not usable  setting of Doji on all timeframes: pattern Doji: max_body is 'big'" in shown
+    assert "max_body = 'big', default 0.1" in shown
+    told = json.loads(run("patterns", "show", "--json", "Hammer", **settings).stdout)
+    assert told["problems"] == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

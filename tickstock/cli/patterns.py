@@ -25,7 +25,10 @@ from tickstock.patterns.reference import (
     parameters_of,
     reference,
     timeframes_of,
+    value_of,
 )
+from tickstock.patterns.settings import choose
+from tickstock.scan.catalog import settings_of
 from tickstock.scan.trial import (
     Market,
     Outcome,
@@ -34,6 +37,7 @@ from tickstock.scan.trial import (
     symbols_with_bars,
 )
 
+REMEDY = "Correct it in the table patterns"
 SETTINGS = "select pattern, enabled, timeframes, parameters from patterns"
 
 
@@ -73,6 +77,8 @@ def list_(as_json: bool, folder: Path | None, database_url: str | None) -> None:
             f"{pattern.name:<22} {told['kind']:<6} {state}  {timeframes_of(told['timeframes']):<24} "
             f"{'' if parameters == 'none' else parameters}".rstrip()
         )
+        for problem in told["problems"]:
+            click.echo(f"{'':<22} not usable: {problem}")
 
 
 @patterns.command()
@@ -105,12 +111,13 @@ def show(name: str, as_json: bool, folder: Path | None, database_url: str | None
         ("candles", candles_of(pattern)),
         ("timeframes", _beside(told["timeframes"], list(pattern.timeframes))),
         ("enabled", "yes" if told["enabled"] else "no"),
+        *(("not usable", problem) for problem in told["problems"]),
     ):
         click.echo(f"{label:<12}{text}")
     for parameter, default in pattern.parameters.items():
         value = told["parameters"][parameter]
-        changed = f", default {default:.10g}" if value != default else ""
-        click.echo(f"{'parameter':<12}{parameter} = {value:.10g}{changed}")
+        changed = f", default {value_of(default)}" if value != default else ""
+        click.echo(f"{'parameter':<12}{parameter} = {value_of(value)}{changed}")
 
 
 @patterns.command()
@@ -211,6 +218,7 @@ def _settings(url: str | None) -> dict[str, Setting]:
 
 def _told(pattern: Pattern, setting: Setting) -> dict[str, Any]:
     default = list(pattern.timeframes)
+    _, problems = choose([pattern], list(settings_of(pattern.name, *setting)))
     return {
         "pattern": pattern.name,
         "kind": kind_of(pattern),
@@ -219,6 +227,7 @@ def _told(pattern: Pattern, setting: Setting) -> dict[str, Any]:
         "enabled": setting.enabled,
         "timeframes": default if setting.timeframes is None else setting.timeframes,
         "parameters": {**pattern.parameters, **setting.parameters},
+        "problems": [f"{problem}. {REMEDY}" for problem in problems],
     }
 
 
