@@ -157,10 +157,8 @@ def test(
         found = load(file)
     except BrokenFileError as error:
         raise TickstockError(str(error)) from None
-    ours = {id(each) for each in discover()}
-    own = [each for each in found if id(each) not in ours]
-    if not own:
-        raise TickstockError(f"{file}: it declares no pattern")
+    ours = discover()
+    own = _own(file, found, ours)
     with _database(database_url) as conn:
         if conn is None and any(isinstance(each, SqlPattern) for each in own):
             well = f"{file} reads well. To try a pattern in SQL, give --database-url."
@@ -196,6 +194,18 @@ def reference_() -> None:
     Example: tickstock patterns reference > docs/patterns.md
     """
     click.echo(reference(discover()), nl=False)
+
+
+def _own(file: Path, found: list[Pattern], ours: list[Pattern]) -> list[Pattern]:
+    """Those that a scanner would take from the file. TickstockError for what it would leave out."""
+    known = {each.name: each for each in ours}
+    own = [each for each in found if known.get(each.name) is not each]
+    if not own:
+        raise TickstockError(f"{file}: it declares no pattern")
+    for each in own:
+        if known.setdefault(each.name, each) is not each:
+            raise TickstockError(f"{file}: there is a pattern {each.name} already: rename this one")
+    return own
 
 
 @contextmanager
