@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import tickstock
-from tickstock.db.connection import parse
+from tickstock.db.connection import connect, parse
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import client
 from tickstock.simulator import RandomMarket, Simulator
@@ -288,6 +288,12 @@ def test_migrate_twice_then_status(empty_url: str) -> None:
     for name, relation in relations.items():
         assert relation["bytes"] > 0
         assert re.search(rf"^ {re.escape(name)} +[\d?]", text, re.MULTILINE)
+    assert relations["events"]["approximate_rows"] is None, "nobody has counted"
+    assert re.search(r"^ events +\? ", text, re.MULTILINE)
+    with connect(empty_url, program="test") as conn:
+        conn.execute("analyze events")
+    text = run("db", "status", TICKSTOCK_DATABASE_URL=empty_url).stdout
+    assert re.search(r"^ events +0 ", text, re.MULTILINE)
 
 
 @on_one_engine

@@ -26,6 +26,8 @@ DAYS = ["2025-11-20", "2025-11-21", "2025-11-24", "2025-11-25", "2025-11-26", "2
 CLOSES = {"2025-11-28": time(13)}
 NUMBERS = ["open", "high", "low", "close", "volume", "vwap"]
 TUESDAY = date(2025, 11, 25)
+TOLD = ("10:00", "11:00")
+"""Of that day another source has told TSLA's bars, New York time."""
 
 Frame = pd.DataFrame
 Rows = list[tuple[Any, ...]]
@@ -288,7 +290,10 @@ def trading_minutes() -> Rows:
     made = MARKET[(MARKET["symbol"] == "TSLA") & (MARKET["day"] == TUESDAY)]
     present = made.groupby("session")["ts"].count()
     minutes = {"after": 240, "pre": 330, "regular": 390}
-    return [(s, m, present[s], m - present[s]) for s, m in minutes.items()]
+    clock = made["local"].dt.strftime("%H:%M")
+    told = int(((clock >= TOLD[0]) & (clock < TOLD[1])).sum())
+    empty = {"after": 0, "pre": 0, "regular": 60 - told}
+    return [(s, m, present[s], empty[s], m - present[s] - empty[s]) for s, m in minutes.items()]
 
 
 def unusual() -> Rows:
@@ -359,6 +364,13 @@ def market(engine: Engine) -> Iterator[Connection[TupleRow]]:
                     copy.write_row(row)
             if not later:
                 conn.execute("call ohlcv_refresh()")
+        conn.execute(
+            "insert into backfills (symbol, starts, ends, source, asked_at, settled, bars)"
+            " select 'TSLA', (day + t.a) at time zone 'America/New_York',"
+            " (day + t.b) at time zone 'America/New_York', 'rest', now(), true, 1"
+            " from (values (%s::date, %s::time, %s::time)) t (day, a, b)",
+            (TUESDAY, *TOLD),
+        )
         yield conn
     engine.drop(url)
 

@@ -14,8 +14,8 @@ left join lateral (
   select r.replaced_at, r.replaced_by from ohlcv_revisions r
   where r.symbol = b.symbol and r.ts = b.ts order by r.id desc limit 1) last on true;
 comment on view ohlcv_1min_versions is
-  'Minute bars as they are and as they were before each correction. known_from null: from the beginning; known_until null: until now; by the database''s clock. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
+  'Minute bars as they are and as they were before each correction. known_from null: the first version, of which it is not kept when it came (live, or by a backfill years later); known_until null: until now; by the database''s clock. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
 call tickstock.copy_comments('ohlcv_1min', 'ohlcv_1min_versions');
-comment on column ohlcv_1min_versions.known_from is 'From when it was so, by the database''s clock; null: from the beginning.';
+comment on column ohlcv_1min_versions.known_from is 'From when it was so, by the database''s clock. Null for the first version: when the bar came is not kept. So (known_from <= t) is not false asks which corrections were known at t, not which bars were there: it takes a bar that came later, too.';
 comment on column ohlcv_1min_versions.known_until is 'Until when it was so; null: it still is.';
 comment on column ohlcv_1min_versions.source is 'What brought this version: feed, rest, the name of a file, or sql for a plain statement; null for the first one.';

@@ -121,6 +121,7 @@ begin
     and exists (select from timescaledb_information.jobs j where j.proc_schema = 'tickstock' and j.proc_name = 'refresh_job' and j.scheduled) then
     return;
   end if;
+  call tickstock.refuse_transaction_block('ohlcv_refresh');
   -- A session's lock, since each refresh commits. It ends with the session at the latest; a lock
   -- that a failed call of this same session left behind is taken over.
   if not pg_try_advisory_lock(hashtext('tickstock.refresh')) then

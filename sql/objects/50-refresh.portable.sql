@@ -10,6 +10,7 @@ declare
   up_to timestamptz := public.candle_start('30min', public.latest_minute());
   newest bigint;
 begin
+  call tickstock.refuse_transaction_block('ohlcv_refresh');
   if not wait and not pg_try_advisory_xact_lock(hashtext('tickstock.refresh')) then
     return;
   end if;

@@ -37,6 +37,7 @@ declare
   chunk_names text[];
   chunk_ends timestamptz[];
 begin
+  call tickstock.refuse_transaction_block('drop_bars');
   while since is null or since > tickstock.bars_since() loop
     -- Each time: marks of a time that the feed's clock has not reached are not refreshed.
     if (since <= public.latest_minute() - interval '7 days') is not true then

@@ -6,6 +6,7 @@ declare
   -- The feed's clock, but not beyond the real one: a single bar dated 2099 must not sweep everything away.
   clock timestamptz := (select least(latest, now()) from public.latest_minute() latest where latest is not null);
 begin
+  call tickstock.refuse_transaction_block('ohlcv_keep_house');
   if clock is null or not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
     return;  -- there is nothing, or another session is at it
   end if;

@@ -68,6 +68,8 @@ from (values
   ('table', 'tickstock', 'publishing', 'INSERT, UPDATE'),
   ('sequence', 'public', 'events_change_seq', 'USAGE'),
   ('routine', 'public', 'ohlcv_refresh', 'EXECUTE'),
+  ('routine', 'tickstock', 'refuse_transaction_block', 'EXECUTE'),
+  ('routine', 'tickstock', 'no_commit_here', 'EXECUTE'),
   ('routine', 'tickstock', 'thin_marks', 'EXECUTE'),
   ('routine', 'tickstock', 'move_recent', 'EXECUTE'),
   ('routine', 'tickstock', 'refresh_batch', 'EXECUTE'),

@@ -88,6 +88,12 @@ def test_the_calendar_does_not_guess(conn: Connection[TupleRow]) -> None:
         "previous_trading_day('2025-11-26', -1)",
     ):
         assert fetch_value(conn, f"select {question}") is None, question
+    for moment in ("1989-12-29 15:00+00", "2041-01-02 15:00+00"):
+        told = conn.execute(
+            "select session_of(ts), trading_day_of(ts) from (select %s::timestamptz as ts) m",
+            (moment,),
+        )
+        assert told.fetchall() == [("closed", None)], "as docs/sql.md says"
 
 
 def test_the_session_of_every_half_hour(conn: Connection[TupleRow]) -> None:

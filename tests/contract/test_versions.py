@@ -43,6 +43,23 @@ def test_what_was_known_at_a_time(conn: Connection[TupleRow]) -> None:
     assert known == [(2,)]
 
 
+def test_when_a_first_version_came_is_not_known_as_the_column_says(
+    conn: Connection[TupleRow],
+) -> None:
+    before = fetch_value(conn, "select clock_timestamp()")
+    write_bars(conn, [bar(2)], source="rest")
+    taken = conn.execute(
+        "select known_from, source from ohlcv_1min_versions where (known_from <= %s) is not false",
+        (before,),
+    ).fetchall()
+    assert taken == [(None, None)], "it came after the time asked about"
+    said = (
+        "select col_description('ohlcv_1min_versions'::regclass, attnum) from pg_attribute"
+        " where attrelid = 'ohlcv_1min_versions'::regclass and attname = 'known_from'"
+    )
+    assert "when the bar came is not kept" in fetch_value(conn, said)
+
+
 def test_what_another_source_only_completes_is_no_correction(conn: Connection[TupleRow]) -> None:
     write_bars(conn, [bar(2)], source="feed")
     write_bars(conn, [bar(2, trades=7)], source="rest")

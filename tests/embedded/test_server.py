@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.e2e.program import eventually
-from tickstock.embedded.installations import Installation
+from tests.e2e.program import eventually, run
+from tickstock.embedded.installations import Installation, choose_installation
 from tickstock.embedded.server import EmbeddedServer, dsn_for, psql_command
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 
@@ -189,3 +189,20 @@ def test_a_folder_that_its_account_cannot_enter(
 def test_a_name_that_is_no_folder_name(name: str) -> None:
     with pytest.raises(ValueError, match="a server's name"):
         EmbeddedServer(INSTALLATIONS[0], name)
+
+
+def test_migrate_tells_what_it_applied_to_a_new_database(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been migrated already when the command gets it."""
+    monkeypatch.setenv("TICKSTOCK_DATA_DIR", str(open_folder / "migrated"))
+    server = EmbeddedServer(choose_installation(), "default")
+    try:
+        first, second = (run("db", "migrate").stdout for _ in range(2))
+    finally:
+        eventually(lambda: not server.is_running(), "it stops when nobody holds it")
+        server.destroy()
+    engine = server.installation.engine
+    assert first.startswith(f"engine {engine}: applied 001-tables.sql, ")
+    assert first.endswith(", objects\n")
+    assert second == f"engine {engine}: nothing to do\n"

@@ -1,6 +1,7 @@
 """Which patterns there are: ours, and those in the operator's folder."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -105,14 +106,21 @@ def test_a_broken_file_is_reported_and_left_out(
 
 
 @pytest.mark.parametrize("taken", ["Doji", "Mine"])
-def test_two_patterns_of_one_name_are_refused(taken: str, tmp_path: Path) -> None:
+def test_of_two_patterns_of_one_name_the_later_is_reported_and_left_out(
+    taken: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "mine.py").write_text(NEVER.format(name="Mine"))
-    (tmp_path / "other.py").write_text(NEVER.format(name=taken))
-    with pytest.raises(
-        TickstockError, match=rf"two patterns are named {taken}, in .*: rename"
-    ) as error:
-        discover(tmp_path)
-    assert str(tmp_path / "other.py") in error.value.message
+    (tmp_path / "other.py").write_text(NEVER.format(name=taken).replace("=3", "=7"))
+    (tmp_path / "sound.py").write_text(NEVER.format(name="Sound"))
+    found = {p.name: p for p in discover(tmp_path)}
+    assert sorted(found) == sorted([*OURS, "Mine", "Sound"])
+    assert found[taken].candles(found[taken].parameters, "5min") != 7
+    (record,) = caplog.records
+    assert re.fullmatch(
+        rf"pattern left out: {tmp_path / 'other.py'}: .*\.py has a pattern named {taken} already:"
+        r" rename this one",
+        record.getMessage(),
+    )
 
 
 def test_building_upon_ours_is_no_duplicate(tmp_path: Path) -> None:
@@ -162,6 +170,12 @@ def test_candles_may_depend_on_parameters_and_timeframe() -> None:
     for days in (0, -1, 2.5, 5000):
         with pytest.raises(ValueError, match=r"days is|candles is"):
             found.candles(found.with_defaults({"days": days}), "daily")
+
+
+def test_a_number_of_candles_that_fails_is_told() -> None:
+    found = pattern("X", candles=lambda p, _: int(6 / p.share), parameters={"share": 2})(nothing)
+    with pytest.raises(ValueError, match="pattern X: its number of candles fails with ZeroDiv"):
+        found.candles(found.with_defaults({"share": 0}), "daily")
 
 
 def test_parameters_are_read_by_name() -> None:

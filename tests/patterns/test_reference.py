@@ -81,6 +81,17 @@ def test_list_and_show_need_no_database() -> None:
     assert "no pattern is named NR8" in unknown.stderr
 
 
+def test_a_name_that_is_taken_is_said_and_stops_nothing_else(tmp_path: Path) -> None:
+    written(tmp_path, "mine.py", RISING.replace('"Rising"', '"Doji"'))
+    written(tmp_path, "rising.py", RISING)
+    listed = run("patterns", "list", "--patterns", str(tmp_path))
+    assert listed.returncode == 0
+    names = {line.split()[0] for line in listed.stdout.splitlines()}
+    assert names == {*(each.name for each in discover()), "Rising"}
+    assert f"{tmp_path / 'mine.py'}: " in listed.stderr
+    assert "has a pattern named Doji already: rename this one" in listed.stderr
+
+
 @on_one_engine
 def test_list_and_show_tell_the_table_s_settings(url: str, conn: Connection[TupleRow]) -> None:
     settings = {"TICKSTOCK_DATABASE_URL": url}
@@ -103,6 +114,30 @@ def test_list_and_show_tell_the_table_s_settings(url: str, conn: Connection[Tupl
     assert re.search(r"^parameter +max_body = 0\.05, default 0\.1$", shown, re.MULTILINE)
 
 
+@on_one_engine
+def test_list_and_show_tell_which_settings_are_not_usable(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url}
+    Catalog(list(PATTERNS.values())).tell(conn)
+    conn.execute(
+        "update patterns set parameters = '{\"penetration\": -5}' where pattern = 'CDLMORNINGSTAR'"
+    )
+    # As an older version let it through.
+    conn.execute("alter table patterns disable trigger before_setting")
+    conn.execute(
+        "update patterns set parameters = '{\"max_body\": \"big\"}' where pattern = 'Doji'"
+    )
+    listed = run("patterns", "list", **settings).stdout
+    assert listed.count("not usable: ") == 2
+    assert "not usable: setting of CDLMORNINGSTAR on all timeframes: TA-Lib refuses" in listed
+    shown = run("patterns", "show", "Doji", **settings).stdout
+    assert "not usable  setting of Doji on all timeframes: pattern Doji: max_body is 'big'" in shown
+    assert "max_body = 'big', default 0.1" in shown
+    told = json.loads(run("patterns", "show", "--json", "Hammer", **settings).stdout)
+    assert told["problems"] == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -116,6 +151,17 @@ def test_list_and_show_tell_the_table_s_settings(url: str, conn: Connection[Tupl
         ("a.py", "x = 1", "a.py: it declares no pattern"),
         ("a.py", "from tickstock.patterns.doji import doji", "a.py: it declares no pattern"),
         ("a.sql", FALLING.replace("5min", "7min"), "a.sql, line 3: pattern Falling: no timeframe 7min"),
+        ("a.py", "import sys\nsys.exit(2)", "a.py, line 2: SystemExit: 2"),
+        (
+            "a.py",
+            RISING.replace('"Rising"', '"Doji"'),
+            "a.py: there is a pattern Doji already: rename this one",
+        ),
+        (
+            "a.py",
+            RISING.replace("np.ones(where.shape)", "exit(2)"),
+            "a.py, line 10: Rising fails on 5min candles: RuntimeError: it called sys.exit(2)",
+        ),
         ("a.txt", "x = 1", "a.txt: a pattern is in a file *.py or *.sql"),
         (
             "a.py",

@@ -1,6 +1,7 @@
 """A pattern that fails, however it fails, stops nothing else."""
 
 import logging
+import sys
 
 import pytest
 from psycopg import Connection
@@ -28,6 +29,10 @@ def raises(c: Candles) -> Bools:
     raise RuntimeError("cannot judge")
 
 
+def exits(c: Candles) -> Bools:
+    sys.exit(3)
+
+
 def in_sql(name: str, query: str) -> Pattern:
     return parse(f"-- {name}: broken.\n-- candles: 2\n-- timeframes: 1min\n{query}", "broken.sql")
 
@@ -45,6 +50,7 @@ BROKEN = {
         "B7", "select symbol, judged - interval '9 days', 'long', 1, '{}'::jsonb from candles"
     ),
     "has 1 columns available": in_sql("B8", "select 1"),
+    "it called sys.exit(3)": firing("B9", exits),
 }
 
 

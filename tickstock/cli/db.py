@@ -49,6 +49,8 @@ def migrate(without_timescaledb: bool, as_json: bool, database_url: str | None) 
     """
     with database(database_url) as source:
         done = migrations.migrate(source.url, use_timescaledb=not without_timescaledb)
+        # An embedded database is migrated as it is opened.
+        done = done._replace(applied=[*source.applied, *done.applied])
         if as_json:
             click.echo(orjson.dumps(done._asdict()))
             return
@@ -62,6 +64,8 @@ def migrate(without_timescaledb: bool, as_json: bool, database_url: str | None) 
 @options.verbosity
 def status(as_json: bool, database_url: str | None) -> None:
     """Say which engine it is, how large the tables are and how fresh.
+
+    Rows are as of the last analyze; ? (--json: null) where there was none yet.
 
     \b
     Example: tickstock db status --json | jq .freshness
@@ -166,9 +170,10 @@ def _show(told: dict[str, Any]) -> None:
     for column in ("rows, about", "size", "chunks", "in columnstore"):
         table.add_column(column, justify="right")
     for relation in told["relations"]:
+        rows = relation["approximate_rows"]
         table.add_row(
             relation["relation"],
-            f"{relation['approximate_rows']:,}",
+            "?" if rows is None else f"{rows:,}",
             _size(relation["bytes"]),
             str(relation["chunks"] or ""),
             _columnstore(relation),

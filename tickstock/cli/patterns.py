@@ -25,7 +25,10 @@ from tickstock.patterns.reference import (
     parameters_of,
     reference,
     timeframes_of,
+    value_of,
 )
+from tickstock.patterns.settings import choose
+from tickstock.scan.catalog import settings_of
 from tickstock.scan.trial import (
     Market,
     Outcome,
@@ -34,6 +37,7 @@ from tickstock.scan.trial import (
     symbols_with_bars,
 )
 
+REMEDY = "Correct it in the table patterns"
 SETTINGS = "select pattern, enabled, timeframes, parameters from patterns"
 
 
@@ -73,6 +77,8 @@ def list_(as_json: bool, folder: Path | None, database_url: str | None) -> None:
             f"{pattern.name:<22} {told['kind']:<6} {state}  {timeframes_of(told['timeframes']):<24} "
             f"{'' if parameters == 'none' else parameters}".rstrip()
         )
+        for problem in told["problems"]:
+            click.echo(f"{'':<22} not usable: {problem}")
 
 
 @patterns.command()
@@ -105,12 +111,13 @@ def show(name: str, as_json: bool, folder: Path | None, database_url: str | None
         ("candles", candles_of(pattern)),
         ("timeframes", _beside(told["timeframes"], list(pattern.timeframes))),
         ("enabled", "yes" if told["enabled"] else "no"),
+        *(("not usable", problem) for problem in told["problems"]),
     ):
         click.echo(f"{label:<12}{text}")
     for parameter, default in pattern.parameters.items():
         value = told["parameters"][parameter]
-        changed = f", default {default:.10g}" if value != default else ""
-        click.echo(f"{'parameter':<12}{parameter} = {value:.10g}{changed}")
+        changed = f", default {value_of(default)}" if value != default else ""
+        click.echo(f"{'parameter':<12}{parameter} = {value_of(value)}{changed}")
 
 
 @patterns.command()
@@ -150,10 +157,8 @@ def test(
         found = load(file)
     except BrokenFileError as error:
         raise TickstockError(str(error)) from None
-    ours = {id(each) for each in discover()}
-    own = [each for each in found if id(each) not in ours]
-    if not own:
-        raise TickstockError(f"{file}: it declares no pattern")
+    ours = discover()
+    own = _own(file, found, ours)
     with _database(database_url) as conn:
         if conn is None and any(isinstance(each, SqlPattern) for each in own):
             well = f"{file} reads well. To try a pattern in SQL, give --database-url."
@@ -191,6 +196,18 @@ def reference_() -> None:
     click.echo(reference(discover()), nl=False)
 
 
+def _own(file: Path, found: list[Pattern], ours: list[Pattern]) -> list[Pattern]:
+    """Those that a scanner would take from the file. TickstockError for what it would leave out."""
+    known = {each.name: each for each in ours}
+    own = [each for each in found if known.get(each.name) is not each]
+    if not own:
+        raise TickstockError(f"{file}: it declares no pattern")
+    for each in own:
+        if known.setdefault(each.name, each) is not each:
+            raise TickstockError(f"{file}: there is a pattern {each.name} already: rename this one")
+    return own
+
+
 @contextmanager
 def _database(url: str | None) -> Iterator[Connection[TupleRow] | None]:
     """A connection that only reads, to the database that is given; None where none is."""
@@ -211,6 +228,7 @@ def _settings(url: str | None) -> dict[str, Setting]:
 
 def _told(pattern: Pattern, setting: Setting) -> dict[str, Any]:
     default = list(pattern.timeframes)
+    _, problems = choose([pattern], list(settings_of(pattern.name, *setting)))
     return {
         "pattern": pattern.name,
         "kind": kind_of(pattern),
@@ -219,6 +237,7 @@ def _told(pattern: Pattern, setting: Setting) -> dict[str, Any]:
         "enabled": setting.enabled,
         "timeframes": default if setting.timeframes is None else setting.timeframes,
         "parameters": {**pattern.parameters, **setting.parameters},
+        "problems": [f"{problem}. {REMEDY}" for problem in problems],
     }
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +28,8 @@ class Database:
     """A libpq connection string."""
     installation: Installation | None = None
     """The PostgreSQL behind an embedded server; None where the database was given by settings."""
+    applied: Sequence[str] = ()
+    """What was applied to an embedded one as it was opened, as in Migrated."""
 
 
 @contextmanager
@@ -48,8 +50,7 @@ def database(url: str | None, *, dbname: str = DBNAME, fresh: bool = False) -> I
             log.info("embedded %s", installation)
             _ensure_database(dsn, dbname, fresh=fresh)
             own = dsn_for(dsn, dbname)
-            migrate(own)
-            yield Database(own, installation)
+            yield Database(own, installation, migrate(own).applied)
 
 
 def _ensure_database(dsn: str, dbname: str, *, fresh: bool) -> None:

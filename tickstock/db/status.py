@@ -11,7 +11,8 @@ from tickstock.db.connection import fetch_value, require_schema
 def status(conn: Connection[TupleRow]) -> dict[str, Any]:
     """Engine, versions, sizes and freshness of a database, fit for JSON but for datetimes.
 
-    Sizes are in bytes; rows are the planner's guess. Raises SchemaMissingError.
+    Sizes are in bytes; rows are the planner's guess, None before the first analyze. Raises
+    SchemaMissingError.
     """
     require_schema(conn)
     with conn.cursor(row_factory=dict_row) as cursor:

@@ -9,6 +9,7 @@ definition would depend on where the series began. So it is given prices in whol
 dollar: sums of these are exact, and windows find what the whole series finds.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,22 @@ def candlestick(name: str) -> PythonPattern:
     function: Any = getattr(abstract, name)
     lookback: int = function.lookback
     title: str = function.info["display_name"]
+    defaults: dict[str, float] = dict(function.info["parameters"])
 
     def values(c: Candles, p: Parameters) -> Values:
         result: Values = call(*c.end_to_end, **p)
         return result
+
+    def candles(p: Parameters, _timeframe: str) -> int:
+        """ValueError for numbers that TA-Lib does not take: only the library itself knows them."""
+        if defaults:
+            try:
+                call(*np.zeros((4, CANDLES)), **p)
+            except Exception:  # it raises no class of its own
+                raise ValueError(
+                    OUT_OF_RANGE.format(given=_listed(p), usual=_listed(defaults))
+                ) from None
+        return CANDLES
 
     # Where a candle is missing that TA-Lib must look at, its result is void.
     def judge(c: Candles, p: Parameters) -> Found:
@@ -58,20 +71,25 @@ def candlestick(name: str) -> PythonPattern:
     judge.__doc__ = DESCRIPTION.format(title=title, name=name)
     declare = pattern(
         name,
-        candles=CANDLES,
-        parameters=dict(function.info["parameters"]),
+        candles=candles,
+        parameters=defaults,
         source="TA-Lib",
         series=judge_series,
     )
     return declare(judge)
 
 
+OUT_OF_RANGE = "TA-Lib refuses {given}: it must not be below 0 (default {usual})"
 DESCRIPTION = """{title}, as TA-Lib's {name} finds it.
 
 Long where its result is positive, short where it is negative; the result is `value` in the details.
 penetration, where there is one: how far into the first candle's body another closes, a share of it.
 Strength: |value| / 100, at most 1. Most patterns know 100 only.
 """
+
+
+def _listed(parameters: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} = {value:g}" for name, value in parameters.items())
 
 
 def told(values: Values) -> tuple[NDArray[np.int8], Floats, dict[str, Floats]]:

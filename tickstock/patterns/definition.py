@@ -167,7 +167,13 @@ class Pattern:
 
     def candles(self, parameters: Parameters, timeframe: str) -> int:
         """How many candles it looks at, the judged one included. ValueError if that makes no sense."""
-        candles = self.length(parameters, timeframe)
+        try:
+            candles = self.length(parameters, timeframe)
+        except ValueError:
+            raise
+        except (Exception, SystemExit) as error:  # somebody's own function
+            problem = f"pattern {self.name}: its number of candles fails with {error!r}"
+            raise ValueError(problem) from error
         if not 1 <= candles <= LONGEST:
             raise ValueError(f"pattern {self.name}: candles is {candles}, not 1 to {LONGEST}")
         return candles

@@ -24,16 +24,19 @@ def discover(folder: Path | None = None) -> list[Pattern]:
     """All patterns by name: those of this package, and those of the folder's files (*.py, *.sql).
 
     A pattern of a Python file is a variable of the module, or within a tuple or list that is one.
-    A file that can't be read is reported and left out. Two patterns of one name: TickstockError.
+    A file that can't be read is reported and left out; so is a pattern whose name another one has:
+    of this package, or of a file before it by name, *.py before *.sql.
     """
     found: dict[str, tuple[Pattern, str]] = {}
     for file, item in (*_ours(), *_of(folder)):
         known, other = found.setdefault(item.name, (item, file))
         if known is not item:
-            raise TickstockError(
-                f"two patterns are named {item.name}, in {other} and in {file}: rename one"
-            )
+            log.error("pattern left out: %s", _taken(item, file, other))
     return [found[name][0] for name in sorted(found)]
+
+
+def _taken(item: Pattern, file: str, other: str) -> str:
+    return f"{file}: {other} has a pattern named {item.name} already: rename this one"
 
 
 def _ours() -> Iterator[tuple[str, Pattern]]:

@@ -325,6 +325,12 @@ def _ask(
     except Exception as error:  # a broken pattern must not stop the others
         failures.report(pattern.name, candles.timeframe, error)
         return None
+    except SystemExit as error:
+        exits = RuntimeError(
+            f"it called sys.exit({error.code!r}), which is not for a pattern to do"
+        )
+        failures.report(pattern.name, candles.timeframe, exits.with_traceback(error.__traceback__))
+        return None
     # One window's nonsense must not cost the others their hits: these would depend on what is beside.
     fine = (np.abs(hits.direction) <= 1) & (hits.strength >= 0) & (hits.strength <= 1)
     if fine.all():

@@ -1,7 +1,7 @@
 """Patterns in words: for people, and as the document docs/patterns.md."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tickstock.patterns.definition import Pattern, SqlPattern
 from tickstock.timeframes import TIMEFRAMES
@@ -46,8 +46,13 @@ def candles_of(pattern: Pattern) -> str:
     return ", ".join(f"{number} of {timeframe}" for timeframe, number in numbers.items())
 
 
-def parameters_of(parameters: dict[str, float]) -> str:
-    return ", ".join(f"{name} = {value:.10g}" for name, value in parameters.items()) or "none"
+def parameters_of(parameters: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} = {value_of(value)}" for name, value in parameters.items()) or "none"
+
+
+def value_of(value: object) -> str:
+    """A parameter's value, even one that is no number, as only an older version let through."""
+    return f"{value:.10g}" if isinstance(value, int | float) else repr(value)
 
 
 def reference(patterns: Sequence[Pattern]) -> str:

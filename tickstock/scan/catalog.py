@@ -1,7 +1,7 @@
 """The table `patterns`: what there is, as scanners know it, and how it is set, as analysts want it."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 from psycopg import Connection
@@ -51,7 +51,7 @@ class Catalog:
             self.tell(conn)
             rows = conn.execute(SET).fetchall()
         if rows != self._rows:
-            settings = [each for row in rows if row[0] in ours for each in _settings(*row)]
+            settings = [each for row in rows if row[0] in ours for each in settings_of(*row)]
             self._chosen, problems = choose(self._patterns, settings)
             for problem in problems:
                 log.warning("%s. Correct it in the table patterns", problem)
@@ -69,9 +69,10 @@ def _row(pattern: Pattern) -> tuple[object, ...]:
     )
 
 
-def _settings(
-    pattern: str, enabled: bool, timeframes: list[str] | None, parameters: dict[str, float]
+def settings_of(
+    pattern: str, enabled: bool, timeframes: list[str] | None, parameters: Mapping[str, float]
 ) -> Iterator[Setting]:
+    """What a row of the table says."""
     if not enabled or timeframes is None:
         yield Setting(pattern, None, enabled, parameters)
         return

@@ -1,0 +1,35 @@
+-- Procedures that commit as they go can't run within a transaction block. PostgreSQL says so with three words,
+-- at the first commit; these say what to do.
+
+-- In a function no commit is allowed whatever surrounds it: what is said then, in the server's language.
+create or replace function tickstock.no_commit_here() returns text
+language plpgsql
+as $$
+begin
+  commit;
+exception when invalid_transaction_termination then
+  return sqlerrm;
+end $$;
+comment on function tickstock.no_commit_here() is
+  'What the server says of a commit within a transaction block or a function.';
+
+create or replace procedure tickstock.refuse_transaction_block(caller text)
+language plpgsql
+as $$
+declare
+  told text;
+begin
+  -- Within a block with an exception handler a commit never succeeds; but why not, differs.
+  begin
+    commit;
+  exception when invalid_transaction_termination then
+    told := sqlerrm;
+  end;
+  if told = tickstock.no_commit_here() then
+    raise exception '%() commits as it goes: call it outside a transaction block', caller
+      using errcode = 'active_sql_transaction',
+        hint = 'In psql: without begin, or after commit. psycopg: connect with autocommit=True. Functions and do blocks in a transaction can''t call it.';
+  end if;
+end $$;
+comment on procedure tickstock.refuse_transaction_block(text) is
+  'Raises an error if the procedure of this name, which calls this one, has been called within a transaction block or a function, where it could not commit.';
