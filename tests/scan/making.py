@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.db.connection import fetch_value
-from tickstock.scan.judge import DIRECTIONS, Found, Judged
+from tickstock.patterns import Direction
+from tickstock.scan.judge import SIGNS, Found, Judged
 from tickstock.scan.listen import Event
 from tickstock.scan.record import Recorded
 from tickstock.scan.record import record as record_found
@@ -30,7 +31,7 @@ class Row(NamedTuple):
     symbol: str
     ts: datetime
     pattern: str
-    direction: str
+    direction: Direction
     price: str
     strength: float
     details: dict[str, object]
@@ -42,7 +43,7 @@ def event(
     *,
     ts: datetime = OPENING,
     pattern: str = "Doji",
-    direction: Literal["long", "short", "neutral"] = "neutral",
+    direction: Direction = "neutral",
     price: float = 10.5,
     strength: float = 0.5,
     details: str = '{"body": 0.01}',
@@ -88,7 +89,7 @@ def _found(rows: list[Row]) -> Found:
     return Found(
         list(range(len(rows))),
         [row.pattern for row in rows],
-        [DIRECTIONS[row.direction] for row in rows],
+        [SIGNS[row.direction] for row in rows],
         [row.strength for row in rows],
         [row.details for row in rows],
         [row.since.timestamp() for row in rows],

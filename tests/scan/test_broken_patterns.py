@@ -46,6 +46,9 @@ BROKEN = {
     "its direction is 'up'": in_sql("B4", ANSWER.format("'up', 1, '{}'::jsonb")),
     "its strength is 7": in_sql("B5", ANSWER.format("'long', 7, '{}'::jsonb")),
     "its details are [1]": in_sql("B6", ANSWER.format("'long', 1, '[1]'::jsonb")),
+    "Integer exceeds 64-bit range": in_sql(
+        "B10", ANSWER.format("""'long', 1, jsonb_build_object('far', 1e30::numeric)""")
+    ),
     "which was not asked about": in_sql(
         "B7", "select symbol, judged - interval '9 days', 'long', 1, '{}'::jsonb from candles"
     ),

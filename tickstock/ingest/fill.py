@@ -98,7 +98,7 @@ def latest_clock(conn: Connection[TupleRow], feed: str) -> datetime:
     clock: datetime = fetch_value(
         conn,
         "select greatest(clock_timestamp() - %s, feed_clock())",
-        DELAY if "delayed" in feed else timedelta(),
+        _delay(feed),
     )
     return clock
 
@@ -109,9 +109,11 @@ def source_clock(conn: Connection[TupleRow], rest: RestClient, feed: str) -> dat
     if told is None:
         clock: datetime | None = fetch_value(conn, "select feed_clock()")
         return clock
-    return datetime.fromisoformat(told).astimezone(UTC) - (
-        DELAY if "delayed" in feed else timedelta()
-    )
+    return datetime.fromisoformat(told).astimezone(UTC) - _delay(feed)
+
+
+def _delay(feed: str) -> timedelta:
+    return DELAY if "delayed" in feed else timedelta()
 
 
 def ask(

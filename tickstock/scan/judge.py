@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+import orjson
 import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tickstock.patterns import SqlPattern
-from tickstock.patterns.evaluate import Chosen, Failures, Hits
+from tickstock.patterns import Direction, SqlPattern
+from tickstock.patterns.evaluate import DIRECTIONS, Chosen, Failures, Hits
 from tickstock.scan.shown import Sessions, Shown, shown
 from tickstock.scan.windows import Reader, Span, read_windows
 
-DIRECTIONS = {"long": 1, "short": -1, "neutral": 0}
+SIGNS = {name: sign for sign, name in DIRECTIONS.items()}
 SQL_PATTERN = sql.SQL("""
 with candles as materialized (select * from tickstock.pattern_candles(%s, %s, %s, %s, %s, %s)),
 parameters as (select {})
@@ -157,7 +158,7 @@ def _checked(
     number: int | None,
     symbol: str,
     judged: datetime,
-    direction: str,
+    direction: Direction,
     strength: float,
     details: dict[str, object],
     candles_from: datetime,
@@ -165,10 +166,14 @@ def _checked(
     """ValueError for an answer that makes no sense."""
     if number is None:
         raise ValueError(f"it found itself in {symbol} at {judged}, which was not asked about")
-    if direction not in DIRECTIONS:
+    if direction not in SIGNS:
         raise ValueError(f"its direction is {direction!r}")
     if strength is None or not 0 <= strength <= 1:
         raise ValueError(f"its strength is {strength}, not 0 to 1")
     if not isinstance(details, dict):
         raise ValueError(f"its details are {details!r}, not an object")
-    return number, DIRECTIONS[direction], strength, details, candles_from.timestamp()
+    try:
+        orjson.dumps(details)
+    except TypeError as error:
+        raise ValueError(f"its details are {details!r}: {error}") from None
+    return number, SIGNS[direction], strength, details, candles_from.timestamp()
