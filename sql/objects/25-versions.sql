@@ -2,20 +2,24 @@
 
 create or replace view ohlcv_1min_versions as
 select r.symbol, r.ts,
-  lag(r.replaced_at) over version as known_from, r.replaced_at as known_until, lag(r.replaced_by) over version as source,
+  coalesce(lag(r.replaced_at) over version, (
+    -- Whole seconds, rounded up: it may have been replaced within its first one.
+    select least(timestamptz '2000-01-01 00:00+00' + make_interval(secs => b.came), r.replaced_at)
+    from ohlcv_1min b where b.symbol = r.symbol and b.ts = r.ts and b.came is not null)) as known_from,
+  r.replaced_at as known_until, lag(r.replaced_by) over version as source,
   r.open, r.high, r.low, r.close, r.volume, r.vwap, r.trades
 from ohlcv_revisions r
 window version as (partition by r.symbol, r.ts order by r.id)
 union all
-select b.symbol, b.ts, last.replaced_at, null, last.replaced_by,
+select b.symbol, b.ts, coalesce(last.replaced_at, timestamptz '2000-01-01 00:00+00' + make_interval(secs => b.came)), null, last.replaced_by,
   b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades
 from ohlcv_1min b
 left join lateral (
   select r.replaced_at, r.replaced_by from ohlcv_revisions r
   where r.symbol = b.symbol and r.ts = b.ts order by r.id desc limit 1) last on true;
 comment on view ohlcv_1min_versions is
-  'Minute bars as they are and as they were before each correction. known_from null: the first version, of which it is not kept when it came (live, or by a backfill years later); known_until null: until now; by the database''s clock. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
+  'Minute bars as they are and as they were before each correction, with the times between which the database had them, by its clock. known_until null: until now. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
 call tickstock.copy_comments('ohlcv_1min', 'ohlcv_1min_versions');
-comment on column ohlcv_1min_versions.known_from is 'From when it was so, by the database''s clock. Null for the first version: when the bar came is not kept. So (known_from <= t) is not false asks which corrections were known at t, not which bars were there: it takes a bar that came later, too.';
+comment on column ohlcv_1min_versions.known_from is 'From when it was so, by the database''s clock: of the first version when the bar came, to the second, rounded up (live, or by a backfill years later). Null: the bar came before version 0.2, which did not keep it. known_from <= t and (known_until > t) is not false asks what was known at t.';
 comment on column ohlcv_1min_versions.known_until is 'Until when it was so; null: it still is.';
 comment on column ohlcv_1min_versions.source is 'What brought this version: feed, rest, the name of a file, or sql for a plain statement; null for the first one.';

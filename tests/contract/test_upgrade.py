@@ -145,7 +145,7 @@ KEPT = ("ohlcv_1min", "events", "refused_bars", "tickstock.dirty")
 """What the release had, and nobody but its users fills."""
 OTHER_COLUMNS = (
     "{session,complete,change,strength,parameters,candles_from,lag,late,retracted_at"
-    ",published_at,since}"
+    ",published_at,since,came}"
 )
 """What is new since, or gone."""
 UNPUBLISHED = "select min(id) from events where published_at is null"
@@ -209,6 +209,7 @@ def test_an_upgraded_database_is_like_a_new_one(
         assert all(wanted.values())
 
         assert {relation: rows(old, relation) for relation in KEPT} == kept
+        assert fetch_value(old, "select count(came) from ohlcv_1min") == 0, "nobody knows when"
         assert old.execute(WAITING_NOW).fetchall() == waiting
         assert old.execute("select count(*) from events where change <> id").fetchone() == (0,)
         assert fetch_value(old, "select up_to from tickstock.publishing") == unpublished - 1
