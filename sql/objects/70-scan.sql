@@ -39,6 +39,16 @@ end $$;
 comment on function tickstock.take_shards(integer) is
   'Locks shares of the symbols of which complete candles wait, those that have waited longest, until there are so many candles; not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
 
+-- Inlined where it is called: no call for each symbol.
+create or replace function tickstock.complete_up_to(symbol text, clock timestamptz) returns table (up_to timestamptz)
+language sql stable
+begin atomic
+  select case when exists (select from public.ohlcv_1min b where b.symbol = complete_up_to.symbol and b.ts = clock)
+              then clock + interval '1 minute' else clock end;
+end;
+comment on function tickstock.complete_up_to(text, timestamptz) is
+  'Scanners take a symbol''s candles for complete that complete up to then: the feed''s clock (clock: latest_minute()), or a minute later if the symbol''s own bar of that minute is there: the feed has then sent the last one of a candle that ends with it.';
+
 create or replace function tickstock.take_candles(most integer)
 returns table (timeframe text, symbol text, ts timestamptz)
 language plpgsql
@@ -78,10 +88,10 @@ begin
   ), larger as materialized (
     select t.timeframe, k.symbol, t.ts, min(
       -- What comes late into a candle whose last minute is there need not wait for the clock either.
-      case when t.ready_at = clock + interval '1 minute'
-             and exists (select from public.ohlcv_1min b where b.symbol = k.symbol and b.ts = clock)
-           then '-infinity' else t.ready_at end) as ready_at
-    from taken k join time t on t.part = k.timeframe and t.part_starts = k.ts group by 1, 2, 3
+      case when t.ready_at > clock and t.ready_at <= own.up_to then '-infinity' else t.ready_at end) as ready_at
+    from taken k join time t on t.part = k.timeframe and t.part_starts = k.ts
+    cross join lateral tickstock.complete_up_to(k.symbol, clock) own
+    group by 1, 2, 3
   ), early as materialized (
     -- Taken before the feed's clock has passed them, since their last minute is there: their other entries, which
     -- wait for the clock, have nothing to add.
@@ -134,6 +144,9 @@ begin
       language sql stable
       begin atomic
         select u.nth, w.* from unnest(symbols, since, until) with ordinality u (symbol, since, until, nth)
+        cross join (
+          select l as clock, public.candle_start('%1$s', l) as starts, public.candle_complete_at('%1$s', public.candle_start('%1$s', l)) as completes
+          from public.latest_minute() l offset 0) feed
         cross join lateral (
           select %2$s * (select count(distinct d.granule) from tickstock.dirty d where d.symbol = u.symbol) as candles) marked
         -- Without bounds a view makes all candles of the symbol for the last few.
@@ -143,10 +156,9 @@ begin
             coalesce((select m.ts from tickstock.candles_%1$s m where m.symbol = u.symbol and m.ts > u.until
                       order by m.ts offset after + marked.candles limit 1), 'infinity') as until) b
         cross join lateral (
-          -- The one at the feed's clock, if its last minute is there.
-          select (select public.candle_start('%1$s', m.ts) from public.ohlcv_1min m where m.symbol = u.symbol and m.ts = (
-            select l from public.latest_minute() l
-            where public.candle_complete_at('%1$s', public.candle_start('%1$s', l)) <= l + interval '1 minute')) as ts) latest
+          -- The candle at the feed's clock, if it is complete. Once a symbol, not once a candle: offset 0.
+          select case when feed.completes <= own.up_to then feed.starts end as starts
+          from tickstock.complete_up_to(u.symbol, feed.clock) own offset 0) latest
         cross join lateral (
           -- All in one order, for which one sort is enough.
           select array_agg(date_part('epoch', c.ts) order by c.ts) as starts,
@@ -158,7 +170,7 @@ begin
           from public.ohlcv_%1$s c
           where c.symbol = u.symbol and c.ts >= b.since and c.ts <= b.until
             -- Up to until they are known to be complete: their last minute is there, though others' may not be.
-            and (c.complete or c.ts <= greatest(u.until, latest.ts))) w;
+            and (c.complete or c.ts <= greatest(u.until, latest.starts))) w;
       end $q$, tf.timeframe, tf.in_a_mark);
     execute format('comment on function tickstock.windows_%s(text[], timestamptz[], timestamptz[], integer, integer) is %L', tf.timeframe,
       format('For each symbol its %s candles from since to until, which are known to be complete, at least so many complete ones before and after these as far as there are any, oldest first, as arrays for the pattern functions. prices: the closes from since on, exactly.', tf.timeframe));

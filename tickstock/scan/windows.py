@@ -21,13 +21,11 @@ WINDOWS = {
     )
     for timeframe in TIMEFRAMES
 }
-# As tickstock.take_candles() takes them: a bar is complete, and a candle whose own last minute is there.
 COMPLETE = """
-select timeframe, case when timeframe = '1min' or candle_complete_at(timeframe, starts) <= up_to
+select timeframe, case when candle_complete_at(timeframe, starts) <= up_to
                   then starts else starts - interval '1 microsecond' end
-from latest_minute() latest, timeframes, candle_start(timeframe, latest) starts,
-  lateral (select case when exists (select from ohlcv_1min where symbol = %s and ts = latest)
-                  then latest + interval '1 minute' else latest end as up_to) own
+from latest_minute() latest, tickstock.complete_up_to(%s, latest),
+  timeframes, candle_start(timeframe, latest) starts
 where latest is not null
 """
 
