@@ -76,8 +76,14 @@ from (values ('AAPL', 'long'), ('TSLA', 'short')) e (symbol, direction)
 """
 
 
+CAME_LIVE = (
+    "update ohlcv_1min set came = extract(epoch from ts + interval '62 s' - '2000-01-01 00:00+00')"
+)
+
+
 def load_sample(conn: Connection[TupleRow]) -> None:
     conn.execute(BARS)
+    conn.execute(CAME_LIVE)
     conn.execute(EVENTS)
     impossible = Bar(
         "AAPL", datetime(2025, 11, 28, 17, tzinfo=UTC), 1, high=1, low=2, close=1, volume=5

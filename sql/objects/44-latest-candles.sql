@@ -16,7 +16,7 @@ begin
   return query execute format($q$
     -- Most symbols have traded just now: these together, the others one by one.
     with fresh as materialized (
-      select distinct on (o.symbol) o.* from public.ohlcv_%1$s o where o.ts >= $2 order by o.symbol, o.ts desc
+      select distinct on (o.symbol) %3$s from public.ohlcv_%1$s o where o.ts >= $2 order by o.symbol, o.ts desc
     ),
     -- Each bar lies in a 4hour candle, or in a marked half hour.
     active as materialized (
@@ -32,10 +32,12 @@ begin
         select m.ts from tickstock.candles_%1$s m where m.symbol = s.symbol and m.ts >= $1 order by m.ts desc
         offset %2$s * (select count(distinct d.granule) from tickstock.dirty d where d.symbol = s.symbol and d.granule >= $1) limit 1), $1) as since) b
     cross join lateral (
-      select * from public.ohlcv_%1$s o where o.symbol = s.symbol and o.ts >= b.since and o.ts >= $1 order by o.ts desc limit 1) o
+      select %3$s from public.ohlcv_%1$s o where o.symbol = s.symbol and o.ts >= b.since and o.ts >= $1 order by o.ts desc limit 1) o
     where not exists (select from fresh f where f.symbol = s.symbol)
     order by symbol $q$,
-    timeframe, case timeframe when '1min' then 0 else greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer) end)
+    timeframe, case timeframe when '1min' then 0 else greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer) end,
+    -- Bars have a column more than candles.
+    'o.symbol, o.ts, o.open, o.high, o.low, o.close, o.volume, o.vwap, o.trades, o.bars, o.session, o.complete')
   using earliest, greatest(earliest, public.candle_start(timeframe, latest - width));
 end $$;
 comment on function latest_candles(text, timestamptz) is

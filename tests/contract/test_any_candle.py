@@ -23,6 +23,7 @@ from tests.contract.exchange import (
     schedule,
     session_at,
 )
+from tests.contract.oracle import COLUMNS
 from tests.properties import on_a_database
 from tickstock.db.connection import fetch_value
 
@@ -368,7 +369,9 @@ def test_named_timeframes_are_the_relations(conn: Connection[TupleRow]) -> None:
     for day in DAYS:
         conn.execute(WRITE, ("A", new_york(day, time(3, 58)), 700, 7, 500, 3, True))
     for timeframe in NAMED:
-        wanted = conn.execute(f"select *, false from ohlcv_{timeframe} order by ts").fetchall()
+        wanted = conn.execute(
+            f"select {COLUMNS}, false from ohlcv_{timeframe} order by ts"
+        ).fetchall()
         for alias in (timeframe, NAMED[timeframe]):
             assert (
                 conn.execute("select * from candles('A', %s)", (alias,)).fetchall() == wanted != []

@@ -7,6 +7,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.contract.oracle import COLUMNS
 from tickstock.timeframes import TIMEFRAMES
 
 # Symbols that trade each minute, every 50 minutes, once on the first day, and after hours only.
@@ -35,7 +36,7 @@ def check(conn: Connection[TupleRow], since: datetime) -> int:
     found = 0
     for timeframe in TIMEFRAMES:
         wanted = conn.execute(
-            f"select o.* from ohlcv_{timeframe} o join (select symbol, max(ts) as ts"
+            f"select {COLUMNS} from ohlcv_{timeframe} o join (select symbol, max(ts) as ts"
             f" from ohlcv_{timeframe} where ts >= %s group by symbol) m using (symbol, ts)"
             " order by o.symbol",
             (since,),
