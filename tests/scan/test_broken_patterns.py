@@ -103,7 +103,9 @@ def test_one_that_never_ends_is_stopped_and_left_out(
     conn.execute("set statement_timeout = '20s'")
     write(conn, bar("A", OPENING))
     with conn.transaction():
+        began = time.monotonic()
         assert scanner.scan(conn) == Scanned(1, 2)
+        assert time.monotonic() - began < 15, "not by the session's own limit"
         assert fetch_value(conn, "show statement_timeout") == "20s", "the limit is the pattern's"
     [line] = [r.getMessage() for r in caplog.records if "Endless" in r.getMessage()]
     assert line.startswith("pattern Endless failed on 1min candles")
