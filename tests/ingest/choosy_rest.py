@@ -47,6 +47,11 @@ class ChoosyRest(HttpServer):
         self.on_bars(symbol)
         return self.refused.get(symbol, Reply(content={"ticker": symbol, "results": None}))
 
+    def vanish(self) -> None:
+        """From now on no connection is accepted."""
+        self._server.shutdown()
+        self._server.socket.close()
+
     @property
     def asked(self) -> list[tuple[str, datetime]]:
         """The symbols whose bars it was asked for, and from when, in this order."""

@@ -14,9 +14,10 @@ from tests.e2e.program import eventually
 from tests.feed.client_run import KEY
 from tests.feed.http_server import Reply
 from tickstock.db.connection import connect, fetch_value
+from tickstock.errors import RestUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.feed.rest import RestClient
-from tickstock.ingest.fill import Filler
+from tickstock.ingest.fill import Filler, Gap, ask_each
 
 from .choosy_rest import BARS, REFUSALS, STATUS, ChoosyRest, lose
 
@@ -192,3 +193,31 @@ def test_days_without_trading_are_not_asked_for(url: str, conn: Connection[Tuple
     with ChoosyRest(LATER, traded=["A"], refused={}) as rest, filling(url, rest):
         owes(conn)
         assert rest.days() == ["2025-11-24", "2025-11-21"]
+
+
+def test_pages_that_came_before_it_vanished_are_counted_and_kept(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """And none of it is asked for again but the rest."""
+    bar = {"t": int(MONDAY.timestamp()) * 1000, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1}
+    gaps = [Gap(symbol, MONDAY, MONDAY + 5 * MINUTE) for symbol in ("A", "B")]
+    lose(conn, ["A", "B"], MONDAY, MONDAY + 4 * MINUTE)
+    with ChoosyRest(LATER, refused={}) as rest:
+        more = f"{rest.url}{BARS}A/range/1/minute/0/1?cursor=x"
+        rest.refused["A"] = Reply(content={"ticker": "A", "results": [bar], "next_url": more})
+
+        def vanish(_: str) -> None:
+            if len(rest.requests) > 1:
+                rest.refused["A"] = Reply(content={}, cut=1)
+                rest.vanish()
+
+        rest.on_bars = vanish
+        backoff = Backoff(0.001, 0.001)
+        client = RestClient(rest.url, KEY, stop=threading.Event(), tries=3, backoff=backoff)
+        filled = ask_each(conn, client, gaps, LATER)
+        client.close()
+    assert filled.counts.inserted == filled.counts.received == 1
+    assert (filled.failures, filled.left) == ([], gaps)
+    assert isinstance(filled.ended, RestUnavailableError)
+    owed = conn.execute("select symbol, starts from tickstock.owed(%s) order by 1", (LATER,))
+    assert owed.fetchall() == [("A", MONDAY + MINUTE), ("B", MONDAY)]
