@@ -35,10 +35,13 @@ class ChoosyRest(HttpServer):
         self.clock = clock
         self.traded = traded or []
         self.refused = dict(refused)
+        self.refuses_status = False
         self.on_bars: Callable[[str], None] = lambda _: None
         """Called with the symbol before it is answered."""
 
     def reply(self, path: str, number: int) -> Reply:  # noqa: ARG002
+        if path == STATUS and self.refuses_status:
+            return REFUSALS["not in the plan"]
         if path == STATUS:
             return Reply(content={"market": "closed", "serverTime": self.clock.isoformat()})
         if path.startswith(GROUPED):

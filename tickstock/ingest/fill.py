@@ -32,7 +32,7 @@ from tickstock.errors import (
 from tickstock.feed.backoff import Backoff
 from tickstock.feed.http import Counts as Calls
 from tickstock.feed.http import StoppedError
-from tickstock.feed.rest import RestClient
+from tickstock.feed.rest import RestClient, runs_by_the_wall
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +110,15 @@ def latest_clock(conn: Connection[TupleRow], feed: str) -> datetime:
 
 
 def source_clock(conn: Connection[TupleRow], rest: RestClient, feed: str) -> datetime | None:
-    """Up to when REST can know bars: its own clock, the feed's where it does not tell; UTC."""
-    told = rest.market_now().server_time
+    """Up to when REST can know bars; UTC.
+
+    By its own clock. Where it does not tell, by the clock on the wall for the vendor's feeds, by the
+    feed's for others: those may be replays, and what lies ahead of them must not count as told.
+    """
+    told = rest.server_time()
     if told is None:
+        if runs_by_the_wall(feed):
+            return latest_clock(conn, feed)
         clock: datetime | None = fetch_value(conn, "select feed_clock()")
         return clock
     return datetime.fromisoformat(told).astimezone(UTC) - _delay(feed)
