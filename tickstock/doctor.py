@@ -24,7 +24,7 @@ from tickstock import redis
 from tickstock.db.connection import connect, fetch_value, first_line, require_schema, where
 from tickstock.db.source import database
 from tickstock.embedded.paths import data_dir
-from tickstock.errors import FeedUnreachableError, TickstockError
+from tickstock.errors import FeedUnreachableError, RestNotInPlanError, TickstockError
 from tickstock.feed import protocol, rest
 from tickstock.feed.frames import parse_frame
 from tickstock.feed.opening import (
@@ -221,7 +221,14 @@ class Doctor:
         if not key or not _is_key(key):
             return
         before = datetime.now(UTC)
-        told = rest.market_now(url, key)
+        try:
+            told = rest.market_now(url, key)
+        except RestNotInPlanError as error:
+            yield Finding(
+                "REST", Level.WARN, f"accepts the key, but does not tell its time: {error.message}",
+                "gaps are filled all the same, if the plan includes bars",
+            )  # fmt: skip
+            return
         yield Finding("REST", Level.OK, f"accepts the key; the market is {told.market}")
         yield _clock(told.server_time, before, datetime.now(UTC))
 

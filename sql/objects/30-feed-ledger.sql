@@ -18,7 +18,8 @@ select s.id, s.feed, s.channel, s.symbols, s.starts, s.latest, s.bars, s.opened_
   a.alive,
   case when s.starts + tickstock.late() + interval '1 minute' < s.latest - case when a.alive then interval '0' else tickstock.late() end
     then tstzrange(s.starts + tickstock.late() + interval '1 minute', s.latest - case when a.alive then interval '0' else tickstock.late() end)
-    else 'empty' end as covered
+    else 'empty' end as covered,
+  s.frames_waiting, s.spilled_bytes, s.stored_after
 from feed_stretches s
 cross join lateral (
   select s.closed_at is null and exists (
@@ -52,15 +53,18 @@ begin atomic
 end;
 comment on function tickstock.hold_stretch(bigint) is 'This session writes the stretch, for as long as it lasts: until then it is alive.';
 
-create or replace function tickstock.extend_stretch(id bigint, first timestamptz, latest timestamptz, bars bigint) returns void
+create or replace function tickstock.extend_stretch(id bigint, first timestamptz, latest timestamptz, bars bigint,
+                                                    frames_waiting integer default null, spilled_bytes bigint default null,
+                                                    stored_after interval default null) returns void
 language sql
 begin atomic
   update public.feed_stretches s
-  set starts = coalesce(s.starts, first), latest = greatest(s.latest, extend_stretch.latest), bars = s.bars + extend_stretch.bars
+  set starts = coalesce(s.starts, first), latest = greatest(s.latest, extend_stretch.latest), bars = s.bars + extend_stretch.bars,
+    frames_waiting = extend_stretch.frames_waiting, spilled_bytes = extend_stretch.spilled_bytes, stored_after = extend_stretch.stored_after
   where s.id = extend_stretch.id;
 end;
-comment on function tickstock.extend_stretch(bigint, timestamptz, timestamptz, bigint) is
-  'Bars have come by a stretch: the start of the first one, of the latest one, and their number.';
+comment on function tickstock.extend_stretch(bigint, timestamptz, timestamptz, bigint, integer, bigint, interval) is
+  'Bars have come by a stretch: the start of the first one, of the latest one, and their number; and what waits behind them.';
 
 create or replace function tickstock.close_stretch(id bigint, reason text, intended boolean) returns void
 language sql

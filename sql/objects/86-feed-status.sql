@@ -18,10 +18,12 @@ select f.feed_clock, now() - f.feed_clock as lag, session_of(now()) as session,
   tickstock.count_bars(f.feed_clock - interval '5 minutes', f.feed_clock) as bars_in_5_minutes,
   (select max(ts) from minutes_complete) as latest_complete,
   g.gaps, g.owed_minutes,
-  f.dirty_half_hours, f.candles_to_scan, f.events_to_publish, f.refused_today
+  f.dirty_half_hours, f.candles_to_scan, f.events_to_publish, f.refused_today,
+  l.frames_waiting, l.spilled_bytes, l.stored_after
 from tickstock.freshness f
 cross join (
-  select count(*)::integer as subscriptions, case when bool_and(symbols is not null) then coalesce(sum(cardinality(symbols)), 0)::integer end as symbols
+  select count(*)::integer as subscriptions, case when bool_and(symbols is not null) then coalesce(sum(cardinality(symbols)), 0)::integer end as symbols,
+    sum(frames_waiting)::bigint as frames_waiting, sum(spilled_bytes)::bigint as spilled_bytes, max(stored_after) as stored_after
   from feed_live where alive
 ) l
 cross join (select count(*)::integer as gaps, coalesce(sum(minutes), 0)::bigint as owed_minutes from feed_gaps) g;
@@ -40,6 +42,9 @@ comment on column feed_status.dirty_half_hours is 'Half hours of a symbol that a
 comment on column feed_status.candles_to_scan is 'Candles that wait for a scanner, those that are still forming too.';
 comment on column feed_status.events_to_publish is 'Events that wait for Redis.';
 comment on column feed_status.refused_today is 'What was refused in the last 24 hours.';
+comment on column feed_status.frames_waiting is 'Frames that live ingests had received and not stored when they last stored bars; null: none has.';
+comment on column feed_status.spilled_bytes is 'Bytes of their spill files that were not stored then.';
+comment on column feed_status.stored_after is 'How long after its receipt the oldest of what they stored then was stored: the longest, if there are several ingests.';
 
 create or replace function symbol_status(symbols text[] default null)
 returns table (symbol text, last_bar timestamptz, lag interval, bars integer, expected integer, owed_minutes integer)

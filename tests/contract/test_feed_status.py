@@ -10,7 +10,7 @@ from tests.conftest import Engine
 from tickstock.bars import Bar, Refusal
 from tickstock.db.connection import connect
 from tickstock.db.writer import write_bars
-from tickstock.ingest.ledger import Stretch
+from tickstock.ingest.ledger import Behind, Stretch
 
 START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
 """The opening of a Monday. The pre-market has 330 minutes."""
@@ -69,6 +69,26 @@ def test_a_feed_that_is_on(conn: Connection[TupleRow], url: str) -> None:
         ("OLD", old[-1].ts, clock - old[-1].ts - MINUTE, 0, expected, 0),
     ]
     assert by_name == [rows[1], ("GONE", None, None, 0, expected, 0)]
+
+
+WAITS = "select frames_waiting, spilled_bytes, stored_after from feed_status"
+
+
+def test_what_waits_in_the_ingests_that_are_alive(conn: Connection[TupleRow], url: str) -> None:
+    gone = Stretch(conn, "ws://gone", "AM", ["A"])
+    gone.extend(conn, [bar("A", 0)], Behind(1_000, 1_000, 9 * MINUTE))
+    gone.close(conn, "cut", intended=False)
+    assert conn.execute(WAITS).fetchone() == (None, None, None)
+    with connect(url, program="ingest") as one, connect(url, program="ingest") as other:
+        first, second = (
+            Stretch(writer, f"ws://{name}", "AM", [name])
+            for writer, name in ((one, "A"), (other, "B"))
+        )
+        first.extend(one, [bar("A", 0)], Behind(7, 2**40, 2 * MINUTE))
+        first.extend(one, [bar("A", 1)], Behind(3, 2**33, MINUTE))
+        assert conn.execute(WAITS).fetchone() == (3, 2**33, MINUTE)
+        second.extend(other, [bar("B", 0)], Behind(4, 0, MINUTE / 60))
+        assert conn.execute(WAITS).fetchone() == (7, 2**33, MINUTE)
 
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)

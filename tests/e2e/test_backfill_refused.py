@@ -25,6 +25,7 @@ ENDS = MONDAY + timedelta(minutes=6)
 LATER = MONDAY + timedelta(days=1)
 OWED = "select array_agg(symbol order by symbol) from tickstock.owed(%s)"
 HISTORY = ("backfill", "A", "BAD", "WORSE", "Z", "--from", "2025-11-24", "--to", "2025-11-24")
+HISTORY_TO_VANISH = ["backfill", "A", "BAD", "C", "D", *HISTORY[-4:]]
 
 
 def settings(url: str, rest: ChoosyRest) -> dict[str, str]:
@@ -97,6 +98,51 @@ def test_a_wrong_key_ends_it_at_once(url: str, conn: Connection[TupleRow]) -> No
     with ChoosyRest(LATER, refused={"A": Reply(401, {"error": "Unknown API Key"})}) as rest:
         done = run("backfill", **settings(url, rest))
     assert (done.returncode, rest.symbols) == (5, ["A"])
+    assert "not asked to the end: A from 2025-11-24 15:00" in done.stderr
+    assert "Unknown API Key" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [["backfill"], HISTORY_TO_VANISH], ids=["owed", "history"])
+def test_one_that_vanishes_midway(
+    url: str, conn: Connection[TupleRow], arguments: list[str]
+) -> None:
+    """What was told is counted and kept; what failed, and what was not asked any more, is listed."""
+    lose_minutes(conn, ["A", "BAD", "C", "D"])
+    bar = {"t": int(MONDAY.timestamp()) * 1000, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1}
+    told = {
+        "A": Reply(content={"ticker": "A", "results": [bar]}),
+        "BAD": REFUSALS["not found"],
+        "C": Reply(content={}, cut=1),
+    }
+    with ChoosyRest(LATER, refused=told) as rest:
+        rest.on_bars = lambda symbol: rest.vanish() if symbol == "C" else None
+        done = run(*arguments, **settings(url, rest))
+    assert done.returncode == 6
+    lines = done.stderr.splitlines()
+    assert [line.split(" from ")[0] for line in lines if line.startswith("not ")] == [
+        "not filled: BAD",
+        "not asked to the end: C",
+        "not asked to the end: D",
+    ]
+    assert "cannot be reached" in lines[-1]
+    assert "What was told is kept, and the same command asks for the rest" in lines[-1]
+    assert "1 bars = 1 new" in done.stdout
+    assert ("3 gaps are still owed" in done.stdout) == (arguments == ["backfill"])
+    assert fetch_value(conn, OWED, LATER) == ["BAD", "C", "D"]
+
+
+def test_one_that_vanishes_is_told_to_programs(url: str, conn: Connection[TupleRow]) -> None:
+    lose_minutes(conn, None)
+    refused = {"BAD": REFUSALS["not found"], "C": Reply(content={}, cut=1)}
+    with ChoosyRest(LATER, traded=["A", "BAD", "C", "D"], refused=refused) as rest:
+        rest.on_bars = lambda symbol: rest.vanish() if symbol == "C" else None
+        done = run("backfill", "--json", **settings(url, rest))
+    assert done.returncode == 6
+    told = json.loads(done.stdout)
+    assert [each["symbol"] for each in told["failed"]] == ["BAD"]
+    assert [each["symbol"] for each in told["not_asked"]] == ["C", "D"]
+    assert told["still_owed"] == 1
+    assert fetch_value(conn, OWED, LATER) == ["*"]
 
 
 def test_many_failures_are_not_all_listed(url: str, conn: Connection[TupleRow]) -> None:

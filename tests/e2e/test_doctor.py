@@ -66,6 +66,13 @@ def test_all_is_well(simulator: Simulator, url: str) -> None:
     assert "warn  ingest: none runs; no bar yet; start `tickstock ingest`\n" in text.stdout
 
 
+def test_a_plan_without_the_market_s_state_is_no_failure(simulator: Simulator, url: str) -> None:
+    simulator.faults.order("rest_403")
+    told = ask(simulator, url, 0)
+    assert told["REST"]["level"] == "warn"
+    assert "accepts the key, but does not tell its time" in told["REST"]["found"]
+
+
 def test_a_settings_file_is_looked_at_whole(simulator: Simulator, url: str, tmp_path: Path) -> None:
     """Also the tables of commands that nobody runs now."""
     file = tmp_path / "settings.toml"

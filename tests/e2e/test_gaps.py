@@ -59,6 +59,26 @@ def test_the_next_ingest_fills_what_a_killed_one_missed(url: str) -> None:
         assert bars_in(url) == truth(simulator)
 
 
+def test_a_plan_without_the_market_s_state_fills_by_the_feed_s_clock(url: str) -> None:
+    faults = Faults({"rest_403": 1})
+    with Simulator(market(5, 120), keys=[KEY], closes=True, speed=600, faults=faults) as simulator:
+        settings = settings_for(url, simulator)
+        arguments = ("ingest", "--symbols", "*")
+        with running(*arguments, **settings) as ingest:
+            until(url, LATEST, True, OPENING + timedelta(minutes=20))
+            ingest.stop(signal.SIGKILL)
+        with running(*arguments, **settings) as again:
+            assert simulator.finished.wait(DEADLINE)
+            until(url, OWED, 0, MIDNIGHT)
+            assert again.stop() == 0
+        assert bars_in(url) == truth(simulator)
+        said = [line for line in again.errors if "does not tell its time" in line]
+        assert len(said) == 1
+        done = run("backfill", "*", "--from", "2025-11-24", "--to", "2025-11-24", **settings)
+        assert done.returncode == 0, done.stderr
+        assert "does not tell its time" in done.stderr
+
+
 def symbols_of(simulator: Simulator) -> set[str]:
     return {
         symbol for minute in market(5, 120).minutes() for symbol in {b.symbol for b in minute.bars}

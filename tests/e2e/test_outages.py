@@ -76,6 +76,45 @@ def test_a_batch_is_written_again_when_its_connection_is_cut_in_the_middle(
     assert ingest.counts == Counts(received=10, inserted=10)
 
 
+@pytest.mark.parametrize("spill_after", ["64", "0"])
+def test_each_batch_tells_what_waits_behind_it(
+    url: str, conn: Connection[TupleRow], spill_after: str
+) -> None:
+    conn.execute("create table told (frames int, bytes bigint, stored_after interval)")
+    conn.execute(
+        "create function tell() returns trigger language plpgsql as $$ begin"
+        " insert into told values (new.frames_waiting, new.spilled_bytes, new.stored_after);"
+        " return null; end $$"
+    )
+    conn.execute(
+        "create trigger tell after update of frames_waiting on feed_stretches"
+        " for each row execute function tell()"
+    )
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    arguments = ("--symbols", "*", "--spill-after", spill_after)
+    with (
+        hand_fed() as feed,
+        running("ingest", *arguments, "--feed-url", feed.url, **settings) as ingest,
+    ):
+        await_connected(url, "ingest")
+        with conn.transaction():
+            conn.execute("lock table ohlcv_1min in exclusive mode")
+            feed.send(*bars("A", range(10)))
+            until(url, WAITS_FOR_A_LOCK, 1)
+            locked_at = fetch_value(conn, "select clock_timestamp()")
+            for minute in range(10, 15):
+                feed.send(*bars("A", range(minute, minute + 1)))
+            feed.await_received()
+            # So that there is a span to be told.
+            until(url, "select clock_timestamp() > %s + interval '0.2 s'", True, locked_at)
+        until(url, STORED, 15)
+        assert ingest.stop() == 0
+    first, *_, last = conn.execute("select frames, bytes, stored_after from told").fetchall()
+    assert (first[0], first[1] > 0) == (5, spill_after == "0")
+    assert 0.2 < first[2].total_seconds() < DEADLINE
+    assert last[:2] == (0, 0)
+
+
 def test_bars_wait_for_a_database_that_is_gone_for_a_while(url: str) -> None:
     settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
     with (

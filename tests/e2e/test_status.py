@@ -1,12 +1,13 @@
 """`tickstock status` beside a running ingest."""
 
 import json
+import re
 from datetime import timedelta
 
 import pytest
 
 from .hand_fed import OPENING, bars, hand_fed
-from .program import KEY, run, running, until
+from .program import DEADLINE, KEY, run, running, until
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
@@ -39,5 +40,11 @@ def test_status_tells_people_and_programs_the_same(url: str) -> None:
         ["A", "2025-11-24", "14:37", "0", "s", "8"],
         ["B", "2025-11-24", "14:35", "2", "min", "6"],
     ]
+    assert (overall["frames_waiting"], overall["spilled_bytes"]) == (0, 0)
+    assert 0 < overall["stored_after"] < DEADLINE
+    assert re.search(
+        r"^waits in ingest         0 frames, stored [\d.]+ s after receipt", text, re.MULTILINE
+    )
     assert "live subscriptions      none: no ingest" in after
+    assert "waits in ingest         unknown: no live subscription" in after
     assert "symbol" not in after

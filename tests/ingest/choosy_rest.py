@@ -35,10 +35,13 @@ class ChoosyRest(HttpServer):
         self.clock = clock
         self.traded = traded or []
         self.refused = dict(refused)
+        self.refuses_status = False
         self.on_bars: Callable[[str], None] = lambda _: None
         """Called with the symbol before it is answered."""
 
     def reply(self, path: str, number: int) -> Reply:  # noqa: ARG002
+        if path == STATUS and self.refuses_status:
+            return REFUSALS["not in the plan"]
         if path == STATUS:
             return Reply(content={"market": "closed", "serverTime": self.clock.isoformat()})
         if path.startswith(GROUPED):
@@ -46,6 +49,11 @@ class ChoosyRest(HttpServer):
         symbol = _symbol(path)
         self.on_bars(symbol)
         return self.refused.get(symbol, Reply(content={"ticker": symbol, "results": None}))
+
+    def vanish(self) -> None:
+        """From now on no connection is accepted."""
+        self._server.shutdown()
+        self._server.socket.close()
 
     @property
     def asked(self) -> list[tuple[str, datetime]]:

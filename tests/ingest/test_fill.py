@@ -13,10 +13,13 @@ from psycopg.rows import TupleRow
 from tests.e2e.program import eventually
 from tests.feed.client_run import KEY
 from tests.feed.http_server import Reply
+from tickstock.bars import Bar
 from tickstock.db.connection import connect, fetch_value
+from tickstock.db.writer import write_bars
+from tickstock.errors import RestUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.feed.rest import RestClient
-from tickstock.ingest.fill import Filler
+from tickstock.ingest.fill import Filler, Gap, ask_each
 
 from .choosy_rest import BARS, REFUSALS, STATUS, ChoosyRest, lose
 
@@ -34,11 +37,16 @@ OWED = "select coalesce(array_agg(symbol order by symbol), '{}') from tickstock.
 
 @contextmanager
 def filling(
-    url: str, rest: ChoosyRest, *, every: float = 0.01, ask_again: float = 1000
+    url: str,
+    rest: ChoosyRest,
+    *,
+    feed: str = "ws://x",
+    every: float = 0.01,
+    ask_again: float = 1000,
 ) -> Iterator[Filler]:
     stop = threading.Event()
     client = RestClient(rest.url, KEY, stop=stop, tries=2, backoff=Backoff(0.001, 0.001))
-    filler = Filler(url, client, stop, feed="ws://x", every=every, ask_again=ask_again)
+    filler = Filler(url, client, stop, feed=feed, every=every, ask_again=ask_again)
     filler.start()
     try:
         yield filler
@@ -126,6 +134,46 @@ def test_a_wrong_key_is_final(
     assert [r.message for r in caplog.records if r.levelno == logging.ERROR]
 
 
+def refused_time(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if "does not tell its time" in message]
+
+
+def test_a_plan_without_the_time_is_filled_by_the_clock_on_the_wall(
+    url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    now = fetch_value(conn, "select date_trunc('minute', clock_timestamp())")
+    starts = now - 31 * MINUTE
+    lose(conn, ["A"], starts - 60 * MINUTE, starts)
+    with ChoosyRest(LATER, refused={}) as rest:
+        rest.refuses_status = True
+        with filling(url, rest, feed="wss://delayed.massive.com/stocks") as filler:
+            eventually(lambda: fetch_value(conn, OWED, now) == [], "it is told")
+            lose(conn, ["B"], starts - 60 * MINUTE, starts)
+            eventually(lambda: fetch_value(conn, OWED, now) == [], "so is the next")
+            assert filler.is_alive()
+    assert (rest.symbols, rest.count(STATUS), len(refused_time(caplog))) == (["A", "B"], 1, 1)
+    settled = fetch_value(conn, "select max(ends) from backfills where settled")
+    # The feed's delay, and how late bars may be.
+    assert settled <= fetch_value(conn, "select clock_timestamp() - interval '30 minutes'")
+
+
+def test_a_plan_without_the_time_is_filled_by_the_clock_of_another_feed(
+    url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(conn, ["A"], MONDAY, MONDAY + 5 * MINUTE)
+    with ChoosyRest(LATER, refused={}) as rest:
+        rest.refuses_status = True
+        with filling(url, rest) as filler:
+            eventually(lambda: refused_time(caplog), "it is said")
+            await_looks(conn)
+            assert rest.count(BARS) == 0, "the feed has no time yet"
+            assert filler.is_alive()
+            later = MONDAY + 60 * MINUTE
+            write_bars(conn, [Bar("A", later, 1, 1, 1, 1, 1)], source="test")
+            owes(conn)
+    assert (rest.symbols, rest.count(STATUS), len(refused_time(caplog))) == (["A"], 1, 1)
+
+
 def test_nothing_is_asked_while_nothing_is_owed(url: str, conn: Connection[TupleRow]) -> None:
     with ChoosyRest(LATER, refused={}) as rest, filling(url, rest):
         await_looks(conn)
@@ -192,3 +240,31 @@ def test_days_without_trading_are_not_asked_for(url: str, conn: Connection[Tuple
     with ChoosyRest(LATER, traded=["A"], refused={}) as rest, filling(url, rest):
         owes(conn)
         assert rest.days() == ["2025-11-24", "2025-11-21"]
+
+
+def test_pages_that_came_before_it_vanished_are_counted_and_kept(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """And none of it is asked for again but the rest."""
+    bar = {"t": int(MONDAY.timestamp()) * 1000, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1}
+    gaps = [Gap(symbol, MONDAY, MONDAY + 5 * MINUTE) for symbol in ("A", "B")]
+    lose(conn, ["A", "B"], MONDAY, MONDAY + 4 * MINUTE)
+    with ChoosyRest(LATER, refused={}) as rest:
+        more = f"{rest.url}{BARS}A/range/1/minute/0/1?cursor=x"
+        rest.refused["A"] = Reply(content={"ticker": "A", "results": [bar], "next_url": more})
+
+        def vanish(_: str) -> None:
+            if len(rest.requests) > 1:
+                rest.refused["A"] = Reply(content={}, cut=1)
+                rest.vanish()
+
+        rest.on_bars = vanish
+        backoff = Backoff(0.001, 0.001)
+        client = RestClient(rest.url, KEY, stop=threading.Event(), tries=3, backoff=backoff)
+        filled = ask_each(conn, client, gaps, LATER)
+        client.close()
+    assert filled.counts.inserted == filled.counts.received == 1
+    assert (filled.failures, filled.left) == ([], gaps)
+    assert isinstance(filled.ended, RestUnavailableError)
+    owed = conn.execute("select symbol, starts from tickstock.owed(%s) order by 1", (LATER,))
+    assert owed.fetchall() == [("A", MONDAY + MINUTE), ("B", MONDAY)]

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tickstock.ingest.inbox import OVERHEAD, Inbox, Item, Kind
+from tickstock.ingest.inbox import _HEAD, OVERHEAD, Inbox, Item, Kind
 
 START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
 MEMORY = 4 * OVERHEAD
@@ -101,6 +101,14 @@ class Waiting(RuleBasedStateMachine):
         assert self.inbox._bytes <= MEMORY + OVERHEAD + LARGEST
         assert self.inbox.empty == (not self.waiting)
         assert self.inbox.done == (not self.waiting and not self.unstored)
+
+    @invariant()
+    def it_is_known_what_is_behind(self) -> None:
+        for number in (0, len(self.unstored) // 2, len(self.unstored)):
+            rest = [*self.unstored[number:], *self.waiting]
+            in_file = [_HEAD.size + len(known.item.data) for known in rest if known.in_file]
+            in_memory = len(self.unstored) - number + self.inbox.waiting
+            assert self.inbox.behind(number) == (in_memory, sum(in_file))
 
     def _begin_again(self, there: list[Known]) -> None:
         self.inbox = Inbox(self.folder, "feed", memory=MEMORY)

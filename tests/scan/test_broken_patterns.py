@@ -2,11 +2,15 @@
 
 import logging
 import sys
+import time
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.e2e.program import run, running, until
 from tests.scan.support import (
     WAITING,
     bar,
@@ -76,3 +80,101 @@ def test_it_stops_nothing_else(
     for reason, pattern in BROKEN.items():
         (line,) = (line for line in said if line.startswith(f"pattern {pattern.name} failed on"))
         assert reason in line
+
+
+MINUTE = timedelta(minutes=1)
+ENDLESS = """
+select c.symbol, c.judged, 'long', 1, '{}'::jsonb
+from candles c, generate_series(1, 1000000000) a, generate_series(1, 1000000000) b
+where c.back = 0 and a + b = 0
+"""
+ASLEEP = "select symbol, judged, 'long', 1, '{}'::jsonb from candles, pg_sleep(1000000)"
+WELL = ANSWER.format("'long', 1, '{}'::jsonb")
+EVENTS = "select pattern, count(*), count(retracted_at) from events group by pattern order by 1"
+
+
+@on_one_engine
+@pytest.mark.parametrize("query", [ENDLESS, ASLEEP])
+def test_one_that_never_ends_is_stopped_and_left_out(
+    conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture, query: str
+) -> None:
+    patterns = [signalling("A"), in_sql("Endless", query), in_sql("Well", WELL)]
+    scanner = Scanner(patterns, pattern_timeout=0.3)
+    conn.execute("set statement_timeout = '20s'")
+    write(conn, bar("A", OPENING))
+    with conn.transaction():
+        began = time.monotonic()
+        assert scanner.scan(conn) == Scanned(1, 2)
+        assert time.monotonic() - began < 15, "not by the session's own limit"
+        assert fetch_value(conn, "show statement_timeout") == "20s", "the limit is the pattern's"
+    [line] = [r.getMessage() for r in caplog.records if "Endless" in r.getMessage()]
+    assert line.startswith("pattern Endless failed on 1min candles")
+    assert "took more than 0.3 s" in line
+    assert "TICKSTOCK_PATTERN_TIMEOUT" in line
+
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, "tickstock.patterns"):
+        for minute in range(1, 6):
+            write(conn, bar("A", OPENING + minute * MINUTE))
+            assert drain(conn, scanner).events == 2
+    assert not caplog.messages, "it was not even asked"
+    assert conn.execute(EVENTS).fetchall() == [("A", 6, 0), ("Well", 6, 0)]
+
+
+@on_one_engine
+def test_what_took_too_long_retracts_nothing(conn: Connection[TupleRow]) -> None:
+    write(conn, bar("A", OPENING))
+    drain(conn, Scanner([in_sql("Some", WELL)]))
+    drain_again = Scanner([in_sql("Some", ASLEEP)], pattern_timeout=0.1)
+    write(conn, bar("A", OPENING, close="11.00"))
+    assert drain(conn, drain_again).retracted == 0
+    write(conn, bar("A", OPENING, close="12.00"))
+    assert drain(conn, drain_again).retracted == 0, "nor while it is left out"
+    assert conn.execute(EVENTS).fetchall() == [("Some", 1, 0)]
+
+
+@on_one_engine
+def test_after_a_while_it_is_asked_again(conn: Connection[TupleRow]) -> None:
+    conn.execute("create table pace as select 1000000 as seconds")
+    query = f"{WELL} and (select pg_sleep(seconds) from pace) is not null"
+    scanner = Scanner([in_sql("Slow", query)], pattern_timeout=0.1)
+    write(conn, bar("A", OPENING))
+    assert drain(conn, scanner) == Scanned(1)
+    conn.execute("update pace set seconds = 0")
+    deadline = time.monotonic() + 30
+    for minute in range(1, 10_000):
+        write(conn, bar("A", OPENING + minute * MINUTE))
+        if drain(conn, scanner).events:
+            break
+        assert time.monotonic() < deadline
+
+
+@on_one_engine
+def test_one_that_outgrows_the_server_stops_nothing_else(
+    conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    sorts = ANSWER.format("'long', 1, '{}'::jsonb").replace(
+        "where", ", (select n from generate_series(1, 2000000) n order by -n offset 1) n where"
+    )
+    scanner = Scanner([in_sql("Large", sorts), signalling("A")])
+    write(conn, bar("A", OPENING))
+    conn.execute("set temp_file_limit = '1MB'")
+    assert drain(conn, scanner) == Scanned(1, 1)
+    assert "temporary file size exceeds" in caplog.text
+
+
+@on_one_engine
+def test_the_commands_keep_the_limit_that_is_set(
+    conn: Connection[TupleRow], url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "endless.sql"
+    file.write_text(f"-- Endless: never ends.\n-- candles: 1\n-- timeframes: 1min\n{ENDLESS}")
+    write(conn, bar("A", OPENING), bar("A", OPENING + MINUTE))
+    settings = {"TICKSTOCK_DATABASE_URL": url, "TICKSTOCK_PATTERN_TIMEOUT": "0.2"}
+    tried = run("patterns", "test", str(file), **settings)
+    assert tried.returncode == 1
+    assert f"{file}: Endless fails on 1min candles: TimeoutError: it took more" in tried.stderr
+    with running("scan", "--patterns", str(tmp_path), **settings) as scan:
+        scan.await_error("pattern Endless failed on 1min candles")
+        until(url, WAITING, 0)
+        assert scan.stop() == 0

@@ -307,7 +307,13 @@ def test_each_refusal_has_its_form() -> None:
         assert any(received)
         assert not all(received)
         assert get(simulator, path)[0] == 200
-        assert simulator.faults.counts == {"rest_429": 1, "rest_5xx": 60, "rest_cut": 20}
+        simulator.faults.order("rest_403")
+        assert get(simulator, path)[0] == 200
+        status, answer = get(simulator, "/v1/marketstatus/now")
+        assert (status, answer["status"]) == (403, "ERROR")
+        assert get(simulator, "/v1/marketstatus/now")[0] == 200
+        counts = {"rest_429": 1, "rest_5xx": 60, "rest_cut": 20, "rest_403": 1}
+        assert simulator.faults.counts == counts
 
 
 def auth() -> dict[str, str]:

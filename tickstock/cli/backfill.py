@@ -23,8 +23,10 @@ from tickstock.feed import rest
 from tickstock.feed.http import StoppedError
 from tickstock.feed.rest import RestClient
 from tickstock.ingest.fill import (
+    OF_ALL_QUESTIONS,
     OF_ONE_QUESTION,
     Failure,
+    Filled,
     Gap,
     ask_each,
     askable,
@@ -42,7 +44,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
 STRETCH = timedelta(days=60)
 """Of one request: fewer minutes than the 50,000 that an answer may hold."""
 LISTED = 20
-"""Of what could not be filled, so much is listed for people."""
+"""Of what was not filled, so much is listed for people."""
 
 
 @click.command()
@@ -93,7 +95,7 @@ def backfill(
     options.stop_on_signals(stop)
     with database(database_url) as source, connect(source.url, program="backfill") as conn:
         require_schema(conn)
-        failures: list[Failure] = []
+        filled = Filled(Counts(), [])
         if files:
             for file in files:
                 day, counts = load_whole_day(conn, source.url, file)
@@ -104,14 +106,20 @@ def backfill(
             suppress(StoppedError),
         ):
             if first_day:
-                failures = _history(conn, client, symbols, first_day, last_day, feed_url, as_json)
+                filled = _history(conn, client, symbols, first_day, last_day, feed_url, as_json)
             else:
-                failures = _fill_owed(conn, client, feed_url, as_json)
+                filled = _fill_owed(conn, client, feed_url, as_json)
         refresh(conn, source.url)
+    _list("not filled", [f"{gap}: {error.message}" for gap, error in filled.failures])
+    _list("not asked to the end", list(map(str, filled.left)))
     if stop.is_set():
         raise TickstockError("stopped before the end: the same command goes on where this one was")
-    if failures:
-        _fail(failures)
+    if isinstance(filled.ended, TickstockError):
+        raise type(filled.ended)(
+            f"{filled.ended.message}. What was told is kept, and the same command asks for the rest"
+        )
+    if filled.failures:
+        _fail(filled.failures)
 
 
 def _client(
@@ -132,39 +140,45 @@ def _client(
     return RestClient(url, api_key, stop=stop, calls_per_minute=calls_per_minute, tries=5)
 
 
-def _fill_owed(
-    conn: Connection[TupleRow], client: RestClient, feed: str, as_json: bool
-) -> list[Failure]:
-    """Fill what is owed, and tell; what could not be filled."""
+def _fill_owed(conn: Connection[TupleRow], client: RestClient, feed: str, as_json: bool) -> Filled:
+    """Fill what is owed, and tell; what became of it."""
     clock = source_clock(conn, client, feed)
     gaps = askable(conn, clock) if clock else []
-    plans, failures = _plans(conn, client, gaps)
-    counts = Counts()
+    plans, total = _plans(conn, client, gaps)
     with _progress(sum(len(asked) for _, asked in plans), "gaps") as progress:
         for gap, asked in plans:
             assert clock is not None
+            if total.ended:
+                total = total._replace(left=[*total.left, *asked])
+                continue
             filled = fill(conn, client, gap, asked, clock, lambda _: progress.update(1))
-            counts = counts.plus(filled.counts)
-            failures += filled.failures
+            total = Filled(
+                total.counts.plus(filled.counts),
+                total.failures + filled.failures,
+                filled.left,
+                filled.ended,
+            )
     left = fetch_value(conn, "select count(*) from tickstock.owed(%s)", clock) if clock else None
-    what = {"gaps": len(gaps), "still_owed": left, "failed": _listed(failures)}
-    _tell(what, f"{len(gaps):,} gaps", counts, as_json)
+    what = {"gaps": len(gaps), "still_owed": left, **_listed(total)}
+    _tell(what, f"{len(gaps):,} gaps", total.counts, as_json)
     if left is not None and not as_json:
         click.echo(f"{left:,} gaps are still owed: tickstock gaps" if left else "nothing is owed")
-    return failures
+    return total
 
 
 def _plans(
     conn: Connection[TupleRow], client: RestClient, gaps: Sequence[Gap]
-) -> tuple[list[tuple[Gap, list[Gap]]], list[Failure]]:
-    """The gaps with what to ask for each, so that it is known how much that is; and those that fail."""
+) -> tuple[list[tuple[Gap, list[Gap]]], Filled]:
+    """The gaps with what to ask for each, so that it is known how much that is; and what fails."""
     plans, failures = [], []
-    for gap in gaps:
+    for number, gap in enumerate(gaps):
         try:
             plans.append((gap, questions(conn, client, gap)))
         except OF_ONE_QUESTION as error:
             failures.append(Failure(gap, error))
-    return plans, failures
+        except OF_ALL_QUESTIONS as error:
+            return plans, Filled(Counts(), failures, gaps[number:], error)
+    return plans, Filled(Counts(), failures)
 
 
 def _history(
@@ -175,8 +189,8 @@ def _history(
     last_day: datetime | None,
     feed: str,
     as_json: bool,
-) -> list[Failure]:
-    """Ask for history, and tell; what could not be filled."""
+) -> Filled:
+    """Ask for history, and tell; what became of it."""
     clock = source_clock(conn, client, feed) or datetime.now(UTC)
     stretches = _stretches(first_day, last_day or clock, clock)
     wanted = [
@@ -185,13 +199,13 @@ def _history(
         for starts, ends in stretches
     ]
     with _progress(len(wanted), "history") as progress:
-        counts, failures = ask_each(
+        filled = ask_each(
             conn, client, wanted, clock,
             queue_for_scan=False, progress=lambda _: progress.update(1),
         )  # fmt: skip
     names = f"{', '.join(symbols[:5])}{' …' if len(symbols) > 5 else ''}"
-    _tell({"symbols": symbols, "failed": _listed(failures)}, names, counts, as_json)
-    return failures
+    _tell({"symbols": symbols, **_listed(filled)}, names, filled.counts, as_json)
+    return filled
 
 
 def _progress(length: int, label: str) -> "ProgressBar[int]":
@@ -199,13 +213,17 @@ def _progress(length: int, label: str) -> "ProgressBar[int]":
     return click.progressbar(length=length, label=label, file=sys.stderr, show_pos=True)
 
 
-def _fail(failures: Sequence[Failure]) -> None:
-    """List what could not be filled, and end with an error like theirs, if they are alike."""
-    for gap, error in failures[:LISTED]:
-        click.echo(f"not filled: {gap}: {error.message}", err=True)
-    more = len(failures) - LISTED
+def _list(what: str, lines: Sequence[str]) -> None:
+    """The first of them, for people."""
+    for line in lines[:LISTED]:
+        click.echo(f"{what}: {line}", err=True)
+    more = len(lines) - LISTED
     if more > 0:
-        click.echo(f"not filled: {more:,} more, --json lists them all", err=True)
+        click.echo(f"{what}: {more:,} more, --json lists them all", err=True)
+
+
+def _fail(failures: Sequence[Failure]) -> None:
+    """End with an error like theirs, if they are alike."""
     kinds = {type(error) for _, error in failures}
     kind = kinds.pop() if len(kinds) == 1 else TickstockError
     raise kind(
@@ -235,8 +253,11 @@ def _midnight(day: datetime) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).astimezone(UTC)
 
 
-def _listed(failures: Sequence[Failure]) -> list[dict[str, object]]:
-    return [{**gap._asdict(), "reason": error.message} for gap, error in failures]
+def _listed(filled: Filled) -> dict[str, object]:
+    return {
+        "failed": [{**gap._asdict(), "reason": error.message} for gap, error in filled.failures],
+        "not_asked": [gap._asdict() for gap in filled.left],
+    }
 
 
 def _tell(what: Mapping[str, object], words: str, counts: Counts, as_json: bool) -> None:

@@ -87,6 +87,17 @@ patterns_folder = click.option(
     type=click.Path(path_type=Path),
     help="Folder with patterns of your own: files *.py and *.sql.",
 )
+pattern_timeout = click.option(
+    "--pattern-timeout",
+    envvar="TICKSTOCK_PATTERN_TIMEOUT",
+    show_envvar=True,
+    type=Seconds(min=0.1),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a pattern in SQL may take for the candles of a timeframe. One that takes longer is "
+    "stopped, reported, and left out for sixty times as long.",
+)
 feed_url = click.option(
     "--feed-url",
     cls=Secret,
@@ -174,6 +185,7 @@ def verbosity(command: Command) -> Command:
 
 @click.command()
 @patterns_folder
+@pattern_timeout
 @feed_url
 @rest_url
 @calls_per_minute

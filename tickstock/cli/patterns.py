@@ -138,9 +138,15 @@ def show(name: str, as_json: bool, folder: Path | None, database_url: str | None
     help="On so many days; of a random market at most 150.",
 )
 @options.as_json("One JSON object a line, one for each pattern and timeframe.")
+@options.pattern_timeout
 @options.database_url
 def test(
-    file: Path, symbols: tuple[str, ...], days: int, as_json: bool, database_url: str | None
+    file: Path,
+    symbols: tuple[str, ...],
+    days: int,
+    as_json: bool,
+    pattern_timeout: float,
+    database_url: str | None,
 ) -> None:
     """Try out a pattern file (*.py, *.sql): what is wrong with it, and how often it fires.
 
@@ -174,7 +180,9 @@ def test(
         for pattern in own:
             failures = Remembering()
             outcomes = (
-                on_stored_candles(conn, pattern, chosen, days, failures)
+                on_stored_candles(
+                    conn, pattern, chosen, days, failures, pattern_timeout=pattern_timeout
+                )
                 if conn
                 else market.try_out(pattern, failures)
             )

@@ -44,6 +44,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
 )
 @options.as_json("With --from: one JSON object at the end.")
 @options.patterns_folder
+@options.pattern_timeout
 @options.database_url
 @options.redis_url
 @options.verbosity
@@ -54,6 +55,7 @@ def scan(
     timeframes: tuple[str, ...],
     as_json: bool,
     folder: Path | None,
+    pattern_timeout: float,
     database_url: str | None,
     redis_url: str | None,
 ) -> None:
@@ -76,7 +78,7 @@ def scan(
         if first_day:
             _history(
                 source.url,
-                Scanner(patterns),
+                Scanner(patterns, pattern_timeout=pattern_timeout),
                 _midnight(first_day),
                 _midnight(last_day + timedelta(days=1))
                 if last_day
@@ -86,7 +88,9 @@ def scan(
                 as_json,
             )
             return
-        worker = ScanWorker(source.url, patterns, redis_url=redis_url)
+        worker = ScanWorker(
+            source.url, patterns, redis_url=redis_url, pattern_timeout=pattern_timeout
+        )
         options.stop_on_signals(worker.stop)
         worker.run()
 

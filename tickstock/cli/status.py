@@ -65,6 +65,7 @@ def _show(told: dict[str, Any]) -> None:
         ("market", _MARKET[told["session"]]),
         ("live subscriptions", live),
         ("bars in its last 5 min", f"{told['bars_in_5_minutes'] or 0:,}"),
+        ("waits in ingest", _waiting(told)),
         ("latest complete minute", _moment(told["latest_complete"], "none")),
         ("minutes owed", f"{told['owed_minutes']:,}{owed}"),
         ("half hours to refresh", f"{told['dirty_half_hours']:,}"),
@@ -81,6 +82,16 @@ _MARKET = {
     "after": "after the close",
     "closed": "closed",
 }
+
+
+def _waiting(told: dict[str, Any]) -> str:
+    if told["frames_waiting"] is None:
+        return "unknown: no live subscription has stored a bar"
+    spilled = f" and {told['spilled_bytes'] / 2**20:,.1f} MiB on disk"
+    return (
+        f"{told['frames_waiting']:,} frames{spilled if told['spilled_bytes'] else ''}, "
+        f"stored {told['stored_after'].total_seconds():,.1f} s after receipt (as of the last batch)"
+    )
 
 
 def _show_symbols(rows: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from tickstock.bars import Bar, Refusal
-from tickstock.errors import RestAnswerError, TickstockError
+from tickstock.errors import RestAnswerError, RestNotInPlanError, TickstockError
 from tickstock.feed.backoff import Backoff
 from tickstock.feed.frames import bar_of_row, is_ticker
 from tickstock.feed.http import Api, Counts, RateLimit
@@ -73,6 +73,7 @@ class RestClient:
             backoff=backoff,
         )
         self._page_limit = page_limit
+        self._tells_time = True
 
     @property
     def counts(self) -> Counts:
@@ -123,6 +124,20 @@ class RestClient:
         answer = self._api.get("/v1/marketstatus/now")
         return MarketNow(str(answer.get("market", "unknown")), answer.get("serverTime"))
 
+    def server_time(self) -> str | None:
+        """The vendor's clock, as in `MarketNow`; None where it does not tell.
+
+        A plan that does not include that is warned of once, and not asked again.
+        """
+        if not self._tells_time:
+            return None
+        try:
+            return self.market_now().server_time
+        except RestNotInPlanError as error:
+            self._tells_time = False
+            log.warning("REST does not tell its time, filling goes on without it: %s", error)
+            return None
+
     def close(self) -> None:
         """Close idle connections."""
         self._api.close()
@@ -154,6 +169,11 @@ def url_beside(feed_url: str) -> str | None:
     host = urlsplit(feed_url).hostname or ""
     vendors = any(host == domain or host.endswith(f".{domain}") for domain in VENDOR_DOMAINS)
     return DEFAULT_URL if vendors else None
+
+
+def runs_by_the_wall(feed_url: str) -> bool:
+    """Whether this feed's time is the present: the vendor's. Others may be replays."""
+    return url_beside(feed_url) is not None
 
 
 def market_now(url: str, key: str) -> MarketNow:

@@ -9,7 +9,7 @@ one symbol holds up no other.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -26,12 +26,13 @@ from tickstock.errors import (
     RestFailedError,
     RestNotInPlanError,
     RestRefusedError,
+    RestUnavailableError,
     TickstockError,
 )
 from tickstock.feed.backoff import Backoff
 from tickstock.feed.http import Counts as Calls
 from tickstock.feed.http import StoppedError
-from tickstock.feed.rest import RestClient
+from tickstock.feed.rest import RestClient, runs_by_the_wall
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ ASK_AGAIN = 60.0
 ASK_AGAIN_AT_MOST = 3600.0
 OF_ONE_QUESTION = (RestNotInPlanError, RestAnswerError, RestFailedError)
 """Refusals that say nothing about other symbols and days."""
+OF_ALL_QUESTIONS = (RestUnavailableError, RestRefusedError, StoppedError)
+"""After these nothing else need be asked now."""
 
 
 class Gap(NamedTuple):
@@ -86,6 +89,9 @@ class Filled(NamedTuple):
 
     counts: Counts
     failures: list[Failure]
+    left: Sequence[Gap] = ()
+    """Not asked, or not to the end, since what `ended` it concerns them all."""
+    ended: TickstockError | StoppedError | None = None
 
 
 def askable(conn: Connection[TupleRow], clock: datetime) -> list[Gap]:
@@ -104,9 +110,15 @@ def latest_clock(conn: Connection[TupleRow], feed: str) -> datetime:
 
 
 def source_clock(conn: Connection[TupleRow], rest: RestClient, feed: str) -> datetime | None:
-    """Up to when REST can know bars: its own clock, the feed's where it does not tell; UTC."""
-    told = rest.market_now().server_time
+    """Up to when REST can know bars; UTC.
+
+    By its own clock. Where it does not tell, by the clock on the wall for the vendor's feeds, by the
+    feed's for others: those may be replays, and what lies ahead of them must not count as told.
+    """
+    told = rest.server_time()
     if told is None:
+        if runs_by_the_wall(feed):
+            return latest_clock(conn, feed)
         clock: datetime | None = fetch_value(conn, "select feed_clock()")
         return clock
     return datetime.fromisoformat(told).astimezone(UTC) - _delay(feed)
@@ -123,9 +135,11 @@ def ask(
     clock: datetime,
     *,
     queue_for_scan: bool = True,
-) -> Counts:
-    """Ask REST for the bars of one symbol's gap and write them, each page with the note of it."""
-    counts = Counts()
+) -> Iterator[Counts]:
+    """Ask REST for the bars of one symbol's gap and write them, each page with the note of it.
+
+    What became of each page, once it is written.
+    """
     starts = gap.starts
     for page in rest.minute_bars(gap.symbol, gap.starts, gap.ends):
         with conn.transaction():
@@ -137,9 +151,8 @@ def ask(
                 queue_for_scan=queue_for_scan,
             )
             settle(conn, Gap(gap.symbol, starts, page.until), clock, SOURCE, len(page.bars))
-        counts = counts.plus(written.counts)
+        yield written.counts
         starts = page.until
-    return counts
 
 
 def settle(conn: Connection[TupleRow], gap: Gap, clock: datetime, source: str, bars: int) -> None:
@@ -167,7 +180,7 @@ def questions(conn: Connection[TupleRow], rest: RestClient, gap: Gap) -> list[Ga
 def ask_each(
     conn: Connection[TupleRow],
     rest: RestClient,
-    gaps: Iterable[Gap],
+    gaps: Sequence[Gap],
     clock: datetime,
     *,
     queue_for_scan: bool = True,
@@ -175,14 +188,17 @@ def ask_each(
 ) -> Filled:
     """Ask REST for each of the gaps; what it refuses of one does not stop the others.
 
-    Raises what concerns them all: RestUnavailableError, RestRefusedError, StoppedError.
+    What concerns them all ends it (`Filled.ended`); what was told until then is kept.
     """
     counts, failures = Counts(), []
-    for gap in gaps:
+    for number, gap in enumerate(gaps):
         try:
-            counts = counts.plus(ask(conn, rest, gap, clock, queue_for_scan=queue_for_scan))
+            for written in ask(conn, rest, gap, clock, queue_for_scan=queue_for_scan):
+                counts = counts.plus(written)
         except OF_ONE_QUESTION as error:
             failures.append(Failure(gap, error))
+        except OF_ALL_QUESTIONS as error:
+            return Filled(counts, failures, gaps[number:], error)
         progress(gap)
     return Filled(counts, failures)
 
@@ -195,12 +211,12 @@ def fill(
     clock: datetime,
     progress: Callable[[Gap], object] = lambda _: None,
 ) -> Filled:
-    """Fill a gap by these `questions`; what was told is kept. Raises what `ask_each` raises.
+    """Fill a gap by these `questions`; what was told is kept.
 
     A gap of all symbols is owed as long as one of them is refused.
     """
     filled = ask_each(conn, rest, asked, clock, progress=progress)
-    if gap.symbol == "*" and not filled.failures:
+    if gap.symbol == "*" and not filled.failures and not filled.ended:
         with conn.transaction():
             settle(conn, gap, clock, SOURCE, filled.counts.received)
             conn.execute("select tickstock.forget_told_by_all()")
@@ -337,6 +353,8 @@ class Filler(threading.Thread):
         except OF_ONE_QUESTION as error:
             filled = Filled(Counts(), [Failure(gap, error)])
         self.counts = self.counts.plus(filled.counts)
+        if filled.ended:
+            raise filled.ended
         if filled.failures:
             return self._put_off(gap, filled.failures)
         log.info(

@@ -24,6 +24,8 @@ class Batch(NamedTuple):
     """What tells of the connection, and came after the rest."""
     received_at: datetime
     """When the last of it came that has bars, seconds or trades; UTC."""
+    first_at: datetime
+    """When the first of it came that has such."""
     items: int
     """How many items of the inbox it is made of."""
 
@@ -40,6 +42,7 @@ class Gatherer(threading.Thread):
         self._refusals: list[Refusal] = []
         self._told: Item | None = None
         self._received_at = datetime.now(UTC)
+        self._first_at: datetime | None = None
         self._items = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -63,10 +66,13 @@ class Gatherer(threading.Thread):
             if self._failure:
                 raise self._failure
             made = self._making.take()
-            batch = Batch(made, self._refusals, self._told, self._received_at, self._items)
+            first_at = self._first_at or self._received_at
+            batch = Batch(
+                made, self._refusals, self._told, self._received_at, first_at, self._items
+            )
             if self._told:
                 self._tell_making(self._told)
-            self._refusals, self._told, self._items = [], None, 0
+            self._refusals, self._told, self._first_at, self._items = [], None, None, 0
             self._changed.notify()
             return batch
 
@@ -88,6 +94,7 @@ class Gatherer(threading.Thread):
                 self.ignored += frame.ignored
                 if frame.bars or frame.seconds or frame.trades:
                     self._received_at = item.at
+                    self._first_at = self._first_at or item.at
             self._items += 1
             self._changed.notify()
 

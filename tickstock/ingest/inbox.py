@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
@@ -48,6 +49,15 @@ class Item(NamedTuple):
     at: datetime
     """When it came, by the clock on the wall, UTC."""
     data: bytes
+
+
+class Waiting(NamedTuple):
+    """What came and is not stored."""
+
+    items: int
+    """In memory."""
+    spilled: int
+    """Bytes in the file."""
 
 
 class _Taken(NamedTuple):
@@ -131,6 +141,14 @@ class Inbox:
                 self._file.truncate(0)
                 self._stored_at = self._read_at = self._write_at = 0
                 log.info("all that waited in %s is stored", self._path)
+
+    def behind(self, number: int) -> Waiting:
+        """What waits behind so many of those that were taken, which are being stored."""
+        with self._changed:
+            items = len(self._unstored) - number + len(self._items)
+            taken = islice(self._unstored, number) if self._write_at else ()
+            stored = sum(each.in_file for each in taken)
+            return Waiting(items, self.spilled - stored)
 
     def keep(self) -> Path | None:
         """All that is not stored goes to the file, which is returned; None where there is nothing."""

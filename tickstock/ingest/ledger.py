@@ -6,7 +6,7 @@ follows from them are in `sql/objects/30-feed-ledger.sql`.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from psycopg import Connection
@@ -26,6 +26,17 @@ class Complete(NamedTuple):
     """Its start, UTC."""
     bars: int
     """Symbols that have a bar in it."""
+
+
+class Behind(NamedTuple):
+    """How far ingest is behind the feed while it stores a batch."""
+
+    frames_waiting: int
+    """Received and not stored, without the batch."""
+    spilled_bytes: int
+    """In the spill file and not stored, without the batch."""
+    stored_after: timedelta
+    """Since the first of the batch was received."""
 
 
 class Stretch:
@@ -53,7 +64,9 @@ class Stretch:
         """This connection writes it: as long as it lasts, the stretch is alive."""
         conn.execute("select tickstock.hold_stretch(%s)", (self.id,))
 
-    def extend(self, conn: Connection[TupleRow], bars: Sequence[Bar]) -> list[Complete]:
+    def extend(
+        self, conn: Connection[TupleRow], bars: Sequence[Bar], behind: Behind | None = None
+    ) -> list[Complete]:
         """Bars that came by it have been stored; which minutes are complete by that.
 
         Call it in the transaction of the bars, and `commit` after it.
@@ -64,7 +77,8 @@ class Stretch:
         first = min((ts for ts in came if self._since is None or ts >= self._since), default=None)
         latest = max(came)
         conn.execute(
-            "select tickstock.extend_stretch(%s, %s, %s, %s)", (self.id, first, latest, len(bars))
+            "select tickstock.extend_stretch(%s, %s, %s, %s, %s, %s, %s)",
+            (self.id, first, latest, len(bars), *(behind or (None, None, None))),
         )
         complete = self._complete(came, self._latest or first or latest, latest)
         for minute in complete:

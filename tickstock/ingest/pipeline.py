@@ -28,6 +28,7 @@ from tickstock.ingest.fill import Filler
 from tickstock.ingest.forward import Forwarder
 from tickstock.ingest.gathering import Batch, Gatherer
 from tickstock.ingest.inbox import MEMORY, Inbox, Item, Kind
+from tickstock.ingest.ledger import Behind
 from tickstock.ingest.making import Making
 from tickstock.ingest.store import Store
 
@@ -216,7 +217,15 @@ class Ingest:
 
     def _write(self, batch: Batch) -> None:
         made = batch.made
-        stored = self._store.write(made.bars, batch.refusals, trades=made.trades, owed=made.owed)
+        stored = self._store.write(
+            made.bars,
+            batch.refusals,
+            trades=made.trades,
+            owed=made.owed,
+            behind=lambda: Behind(
+                *self._inbox.behind(batch.items), datetime.now(UTC) - batch.first_at
+            ),
+        )
         if stored.bars:
             newest = max(bar.ts for bar in stored.bars)
             if self._feed_time is None or newest >= self._feed_time:  # else they are late ones

@@ -16,7 +16,7 @@ from tickstock.db.connection import connect, first_line, require_schema
 from tickstock.db.writer import Counts, write_bars, write_new_bars, write_new_ticks
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
-from tickstock.ingest.ledger import Complete, Stretch
+from tickstock.ingest.ledger import Behind, Complete, Stretch
 from tickstock.ticks import Trade
 
 log = logging.getLogger(__name__)
@@ -76,17 +76,21 @@ class Store:
         *,
         trades: Sequence[Trade] = (),
         owed: Sequence[tuple[str, datetime]] = (),
+        behind: Callable[[], Behind] | None = None,
     ) -> Stored:
         """Write a batch, waiting for the database if need be. `owed`: to be asked of REST.
+
+        `behind`: asked at the end of each try, for the ledger.
 
         Raises DatabaseUnavailableError only when asked to stop while the database is gone.
         """
         try:
             counts, stored = self._persist(
-                lambda conn: self._write(conn, bars, refusals, trades, owed), f"{len(bars)} bars"
+                lambda conn: self._write(conn, bars, refusals, trades, owed, behind),
+                f"{len(bars)} bars",
             )
         except psycopg.DataError as error:
-            stored = self._write_without_poison(bars, refusals, error)
+            stored = self._write_without_poison(bars, refusals, error, behind)
             self.write((), (), trades=trades, owed=owed)
             return stored
         self.counts = self.counts.plus(counts)
@@ -101,6 +105,7 @@ class Store:
         refusals: Sequence[Refusal],
         trades: Sequence[Trade],
         owed: Sequence[tuple[str, datetime]],
+        behind: Callable[[], Behind] | None,
     ) -> tuple[Counts, Stored]:
         with conn.transaction():
             write = write_new_bars if self._all_new else write_bars
@@ -114,17 +119,23 @@ class Store:
             possible = list(bars)
             if written.refused_rows:
                 possible = [b for row, b in enumerate(bars) if row not in written.refused_rows]
-            complete = self._stretch.extend(conn, possible) if self._stretch else []
+            complete = []
+            if self._stretch:
+                complete = self._stretch.extend(conn, possible, behind and behind())
         return written.counts, Stored(possible, complete)
 
     def _write_without_poison(
-        self, bars: Sequence[Bar], refusals: Sequence[Refusal], error: psycopg.DataError
+        self,
+        bars: Sequence[Bar],
+        refusals: Sequence[Refusal],
+        error: psycopg.DataError,
+        behind: Callable[[], Behind] | None,
     ) -> Stored:
         """The database can't even read some bar of the batch: find it by halving, refuse it alone."""
         if len(bars) > 1:
             middle = len(bars) // 2
-            first = self.write(bars[:middle], refusals)
-            second = self.write(bars[middle:], ())
+            first = self.write(bars[:middle], refusals, behind=behind)
+            second = self.write(bars[middle:], (), behind=behind)
             return Stored(first.bars + second.bars, first.complete + second.complete)
         if not bars:
             raise error

@@ -1,5 +1,6 @@
 """Asking the patterns of one timeframe about spans of candles."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +16,18 @@ from tickstock.patterns.evaluate import DIRECTIONS, Chosen, Failures, Hits
 from tickstock.scan.shown import Sessions, Shown, shown
 from tickstock.scan.windows import Reader, Span, read_windows
 
+PATTERN_TIMEOUT = 10.0
+"""Seconds that a pattern in SQL may take for the candles of a timeframe, unless it is set otherwise."""
+LEFT_OUT = 60
+"""So many times as long is it left out when it takes longer: a scanner loses a sixtieth of its time."""
 SIGNS = {name: sign for sign, name in DIRECTIONS.items()}
+LIMIT = "select set_config('statement_timeout', %s, true)"
+TOO_LARGE = (
+    psycopg.errors.ConfigurationLimitExceeded,
+    psycopg.errors.DiskFull,
+    psycopg.errors.OutOfMemory,
+)
+"""What a query that grows beyond all bounds ends with, if it is not stopped before."""
 SQL_PATTERN = sql.SQL("""
 with candles as materialized (select * from tickstock.pattern_candles(%s, %s, %s, %s, %s, %s)),
 parameters as (select {})
@@ -23,6 +35,30 @@ select symbol, judged, direction, strength::float8, details,
   (select min(ts) from candles c where (c.symbol, c.judged) = (p.symbol, p.judged))
 from ({}) p (symbol, judged, direction, strength, details)
 """)
+
+
+class TimeLimit:
+    """How long a pattern in SQL may take, in seconds, and which ones took longer a while ago.
+
+    Threads may share it.
+    """
+
+    def __init__(self, seconds: float = PATTERN_TIMEOUT) -> None:
+        self.seconds = seconds
+        self._left_out: dict[tuple[str, str], float] = {}
+        """Until when, by the monotonic clock."""
+
+    def leaves_out(self, pattern: str, timeframe: str) -> bool:
+        return time.monotonic() < self._left_out.get((pattern, timeframe), 0.0)
+
+    def exceeded(self, pattern: str, timeframe: str) -> TimeoutError:
+        """Leave it out from now on for a while; the error to report."""
+        pause = LEFT_OUT * self.seconds
+        self._left_out[pattern, timeframe] = time.monotonic() + pause
+        return TimeoutError(
+            f"it took more than {self.seconds:g} s, and was stopped: make its query cheaper, or raise "
+            f"--pattern-timeout (TICKSTOCK_PATTERN_TIMEOUT). A scanner asks it again in {pause:g} s"
+        )
 
 
 @dataclass
@@ -48,7 +84,7 @@ class Judged(NamedTuple):
 
     timeframe: str
     asked: dict[str, dict[str, float]]
-    """Names of patterns, with their parameters."""
+    """Names of patterns, with their parameters; without those that took too long to tell."""
     spans: list[Span]
     """What was judged, which may be more than was asked for: candles after it look back at it. First
     those of what was shown, then those of which all candles are gone."""
@@ -75,8 +111,10 @@ def judge(
     chosen: Sequence[Chosen],
     failures: Failures,
     read: Reader = read_windows,
+    limit: TimeLimit | None = None,
 ) -> Judged:
     """Ask these patterns about the complete candles of the spans, and those that look back at them."""
+    limit = limit or TimeLimit()
     reach = max(each.candles for each in chosen) - 1
     windows = read(conn, timeframe, spans, reach=reach)
     asked = {each.pattern.name: dict(each.parameters) for each in chosen}
@@ -88,7 +126,7 @@ def judge(
         _ask_functions(conn, judged, chosen, failures)
         for one in chosen:
             if isinstance(one.pattern, SqlPattern):
-                _ask_database(conn, judged, one, failures)
+                _ask_database(conn, judged, one, failures, limit)
     return judged
 
 
@@ -116,11 +154,17 @@ def _add(found: Found, some: Shown, hits: Hits, reach: int, before: int) -> None
 
 
 def _ask_database(
-    conn: Connection[TupleRow], judged: Judged, one: Chosen, failures: Failures
+    conn: Connection[TupleRow], judged: Judged, one: Chosen, failures: Failures, limit: TimeLimit
 ) -> None:
-    """A pattern in SQL. One that fails is reported, and finds nothing."""
+    """A pattern in SQL. One that fails is reported, and finds nothing.
+
+    One that takes too long is reported, and was not asked: its events stay as they are.
+    """
     pattern = one.pattern
     assert isinstance(pattern, SqlPattern)
+    if limit.leaves_out(pattern.name, judged.timeframe):
+        del judged.asked[pattern.name]
+        return
     names = [
         sql.SQL("{}::numeric as {}").format(value, sql.Identifier(name))
         for name, value in one.parameters.items()
@@ -130,8 +174,11 @@ def _ask_database(
         sql.SQL(pattern.query.replace("%", "%%")),  # a file of ours or the operator's
     )
     columns = [list(column) for column in zip(*judged.spans, strict=True)]
+    began = time.monotonic()
     try:
-        with conn.transaction():  # a savepoint: a broken pattern must not stop the others
+        # A savepoint: a broken pattern must not stop the others, and the limit is for it alone.
+        with conn.transaction(force_rollback=True):
+            conn.execute(LIMIT, (f"{limit.seconds * 1000:.0f}",))
             rows = conn.execute(query, (judged.timeframe, *columns, one.candles, 0)).fetchall()
         numbers = {candle: n for n, candle in enumerate(judged.each())} if rows else {}
         # Spans of one symbol may overlap where they look back: what is found twice is the same.
@@ -139,8 +186,18 @@ def _ask_database(
             (symbol, ts): _checked(numbers.get((symbol, ts.timestamp())), symbol, ts, *rest)
             for symbol, ts, *rest in rows
         }
-    except psycopg.OperationalError:
-        raise  # not the pattern's fault
+    except psycopg.errors.QueryCanceled:
+        if time.monotonic() - began < limit.seconds:
+            raise  # somebody else's wish
+        del judged.asked[pattern.name]
+        too_long = limit.exceeded(pattern.name, judged.timeframe)
+        failures.report(pattern.name, judged.timeframe, too_long)
+        return
+    except psycopg.OperationalError as error:
+        if not isinstance(error, TOO_LARGE):
+            raise  # not the pattern's fault
+        failures.report(pattern.name, judged.timeframe, error)
+        return
     except (psycopg.Error, ValueError) as error:
         failures.report(pattern.name, judged.timeframe, error)
         return

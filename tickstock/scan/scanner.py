@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 from tickstock.patterns import Pattern
 from tickstock.patterns.evaluate import Failures
 from tickstock.scan.catalog import Catalog
-from tickstock.scan.judge import Judged, judge
+from tickstock.scan.judge import PATTERN_TIMEOUT, Judged, TimeLimit, judge
 from tickstock.scan.kept import KeptWindows
 from tickstock.scan.record import Recorded, record
 from tickstock.scan.windows import Reader, Span, complete_up_to, read_windows
@@ -60,10 +60,20 @@ class Scanned(NamedTuple):
 class Scanner:
     """Scans candles for patterns."""
 
-    def __init__(self, patterns: Sequence[Pattern], *, beside: "Scanner | None" = None) -> None:
-        """beside: one in another thread of the program, with which this one shares what it knows."""
+    def __init__(
+        self,
+        patterns: Sequence[Pattern],
+        *,
+        beside: "Scanner | None" = None,
+        pattern_timeout: float = PATTERN_TIMEOUT,
+    ) -> None:
+        """beside: one in another thread of the program, with which this one shares what it knows.
+
+        pattern_timeout: seconds that a pattern in SQL may take for the candles of a timeframe.
+        """
         self._catalog = Catalog(patterns)
         self._failures: Failures = beside._failures if beside else Failures()
+        self._limit: TimeLimit = beside._limit if beside else TimeLimit(pattern_timeout)
         self._windows: KeptWindows = KeptWindows(beside._windows if beside else None)
 
     def scan(self, conn: Connection[TupleRow], *, most: int = 5_000) -> Scanned:
@@ -116,7 +126,7 @@ class Scanner:
     ) -> Recorded:
         chosen = self._catalog.read(conn)
         judged = [
-            judge(conn, timeframe, some, chosen[timeframe], self._failures, read)
+            judge(conn, timeframe, some, chosen[timeframe], self._failures, read, self._limit)
             for timeframe, some in spans.items()
             if chosen[timeframe]
         ]

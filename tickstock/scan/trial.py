@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from tickstock.db.connection import fetch_value
 from tickstock.patterns import Candles, Floats, Pattern, SqlPattern
 from tickstock.patterns.evaluate import DIRECTIONS, Chosen, Failures, history
-from tickstock.scan.judge import judge
+from tickstock.scan.judge import PATTERN_TIMEOUT, TimeLimit, judge
 from tickstock.scan.windows import Span, at, complete_up_to
 from tickstock.simulator import RandomMarket
 
@@ -81,13 +81,21 @@ def on_stored_candles(
     symbols: Sequence[str],
     days: int,
     failures: Failures,
+    *,
+    pattern_timeout: float = PATTERN_TIMEOUT,
 ) -> Iterator[Outcome]:
-    """On complete candles of the feed's last days, with the pattern's defaults. Nothing is written."""
+    """On complete candles of the feed's last days, with the pattern's defaults. Nothing is written.
+
+    pattern_timeout: seconds that a pattern in SQL may take for a timeframe.
+    """
+    limit = TimeLimit(pattern_timeout)
     complete = {symbol: complete_up_to(conn, symbol) for symbol in symbols}
     for timeframe in pattern.timeframes:
         ends = [(symbol, complete[symbol][timeframe]) for symbol in symbols]
         spans = [Span(symbol, until - timedelta(days=days), until) for symbol, until in ends]
-        judged = judge(conn, timeframe, spans, [_with_defaults(pattern, timeframe)], failures)
+        judged = judge(
+            conn, timeframe, spans, [_with_defaults(pattern, timeframe)], failures, limit=limit
+        )
         candles = [(symbol, at(ts)) for symbol, ts in judged.each()]
         directions = map(DIRECTIONS.__getitem__, judged.found.direction)
         hits = [

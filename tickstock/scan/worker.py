@@ -15,6 +15,7 @@ from tickstock.db.upkeep import UpkeepWorker
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
 from tickstock.patterns import Pattern
+from tickstock.scan.judge import PATTERN_TIMEOUT
 from tickstock.scan.publisher import Publisher, begin_publishing
 from tickstock.scan.scanner import Scanner
 
@@ -35,13 +36,18 @@ class ScanWorker:
     """Scans until `stop` is set; after a lost database it comes back when the database does."""
 
     def __init__(
-        self, url: str, patterns: Sequence[Pattern], *, redis_url: str | None = None
+        self,
+        url: str,
+        patterns: Sequence[Pattern],
+        *,
+        redis_url: str | None = None,
+        pattern_timeout: float = PATTERN_TIMEOUT,
     ) -> None:
         self.stop = threading.Event()
         self.candles = 0
         self.events = 0
         self._url = url
-        first = Scanner(patterns)
+        first = Scanner(patterns, pattern_timeout=pattern_timeout)
         self._scanners = [first, *(Scanner(patterns, beside=first) for _ in range(1, THREADS))]
         self._lock = threading.Lock()
         self._at_work = 0

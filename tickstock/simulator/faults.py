@@ -46,6 +46,7 @@ OTHER_FAULTS = {
     "garbage": "a message that nobody can read comes among a minute's bars",
     "rest_429": "REST says that there were too many requests",
     "rest_5xx": "REST answers 500, 502, 503 or 504",
+    "rest_403": "REST says that the plan does not include the market's state",
     "rest_cut": "REST's connection ends before the answer, or within it",
     "rest_null": "REST says `results: null` instead of leaving it out where there is nothing",
 }

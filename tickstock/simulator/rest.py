@@ -34,6 +34,7 @@ _TOO_MANY = (
     "You've exceeded the maximum requests per minute, please wait or upgrade your subscription to "
     "continue."
 )
+_NOT_IN_PLAN = "You are not entitled to this data. Please upgrade your plan."
 _TROUBLE = (
     HTTPStatus.INTERNAL_SERVER_ERROR,
     HTTPStatus.BAD_GATEWAY,
@@ -136,6 +137,8 @@ class RestApi:
         base: str,
     ) -> Any:
         if path == STATUS_PATH:
+            if self._faults.strikes("rest_403", *occasion):
+                raise _Refusal(HTTPStatus.FORBIDDEN, _NOT_IN_PLAN)
             return market_status(clock)
         if path == HOLIDAYS_PATH:
             return []  # a simulated market trades on every weekday
