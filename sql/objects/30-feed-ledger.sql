@@ -176,6 +176,18 @@ end $$;
 comment on function tickstock.complete_minute(bigint, timestamptz, integer) is
   'The feed''s clock has passed a minute: writes it down, and notifies on tickstock_minutes.';
 
+create or replace function tickstock.requests(since timestamptz, until timestamptz)
+returns table (starts timestamptz, ends timestamptz)
+language sql stable
+begin atomic
+  -- 60 days, of sixteen hours: an answer holds 50,000 bars.
+  select p.starts, least(p.starts + interval '1440 hours', requests.until)
+  from generate_series(requests.since, requests.until - interval '1 minute', interval '1440 hours') p (starts)
+  order by 1 desc;
+end;
+comment on function tickstock.requests(timestamptz, timestamptz) is
+  'The minutes from since up to, not including, until in pieces that one request each answers in one page, newest first.';
+
 create or replace function tickstock.askable(until timestamptz)
 returns table (symbol text, starts timestamptz, ends timestamptz)
 language sql stable
@@ -192,10 +204,8 @@ begin atomic
                             and tstzrange(b.starts, b.ends) && tstzrange(o.starts, o.ends) and b.ends > o.ends - tickstock.late()))
     group by o.symbol, (o.starts at time zone 'America/New_York')::date
   )
-  -- A long one in pieces of 60 days (an answer holds 50,000 bars): its newest part comes first, and what
-  -- the plan refuses of it costs nothing else.
-  select g.symbol, p.starts, least(p.starts + interval '1440 hours', g.ends)
-  from gaps g cross join lateral generate_series(g.starts, g.ends - interval '1 minute', interval '1440 hours') p (starts)
+  -- A long one in pieces: its newest part comes first, and what the plan refuses of it costs nothing else.
+  select g.symbol, p.starts, p.ends from gaps g cross join lateral tickstock.requests(g.starts, g.ends) p
   order by 3 desc, 1;
 end;
 comment on function tickstock.askable(timestamptz) is

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
 NEW_YORK = ZoneInfo("America/New_York")
 DAY = click.DateTime(["%Y-%m-%d"])
-STRETCH = timedelta(days=60)
-"""Of one request: fewer minutes than the 50,000 that an answer may hold."""
+REQUESTS = "select starts, ends from tickstock.requests(%s, %s)"
 LISTED = 20
 """Of what was not filled, so much is listed for people."""
 
@@ -192,11 +191,12 @@ def _history(
 ) -> Filled:
     """Ask for history, and tell; what became of it."""
     clock = source_clock(conn, client, feed) or datetime.now(UTC)
-    stretches = _stretches(first_day, last_day or clock, clock)
+    bounds = _bounds(first_day, last_day or clock, clock)
+    requests = conn.execute(REQUESTS, bounds).fetchall()
     wanted = [
         Gap(symbol, starts, ends)
         for symbol in (client.symbols() if "*" in symbols else symbols)
-        for starts, ends in stretches
+        for starts, ends in requests
     ]
     with _progress(len(wanted), "history") as progress:
         filled = ask_each(
@@ -232,21 +232,15 @@ def _fail(failures: Sequence[Failure]) -> None:
     )
 
 
-def _stretches(
-    first_day: datetime, last_day: datetime, clock: datetime
-) -> list[tuple[datetime, datetime]]:
-    """From the first day's beginning to the last one's end in New York, or to now; newest first."""
+def _bounds(first_day: datetime, last_day: datetime, clock: datetime) -> tuple[datetime, datetime]:
+    """From the first day's beginning to the last one's end in New York, or to now."""
     starts = _midnight(first_day)
     ends = min(_midnight(last_day + timedelta(days=1)), clock.replace(second=0, microsecond=0))
     if starts >= ends:
         raise click.UsageError(
             f"--from {first_day:%Y-%m-%d}: no time has passed since, or --to is earlier"
         )
-    found = []
-    while starts < ends:
-        found.append((starts, min(starts + STRETCH, ends)))
-        starts += STRETCH
-    return found[::-1]
+    return starts, ends
 
 
 def _midnight(day: datetime) -> datetime:
