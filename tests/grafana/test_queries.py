@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 from tests.conftest import Engine
 from tests.e2e.program import run
 from tests.grafana.dashboards import DASHBOARDS, All, Query, Range, Values, expand, queries
-from tickstock.db.connection import connect
+from tickstock.db.connection import connect, fetch_value
 
 QUERIES = [query for name in DASHBOARDS for query in queries(name)]
 NEW_YORK = ZoneInfo("America/New_York")
@@ -446,7 +446,8 @@ def test_operations_tell_what_was_written(viewer: Viewer) -> None:
     assert shown("What the feed owes").column("minutes")[:7] == [16] * 3 + [111] * 3 + [16]
     assert shown("Subscriptions").column("reason") == ["stopped", "lost", "lost"]
     assert shown("Subscriptions").column("symbols") == ["all", "all", "2"]
-    [(waiting, _, dirty, oldest)] = shown("What waits").rows
+    [(frames, spilled, waiting, _, dirty, oldest)] = shown("What waits").rows
+    assert (frames, spilled) == (None, None), "nobody ingests"
     # Two symbols' half hours of 12:00, 12:30 and 13:00, and of the others the one that is forming.
     assert (waiting, dirty, oldest) == (0, 2 * 3 + 2, 90 * 60)
     assert shown("Scan queue").column("candles") == [0] * 9
@@ -454,6 +455,19 @@ def test_operations_tell_what_was_written(viewer: Viewer) -> None:
         zip(shown("Sizes").column("relation"), shown("Sizes").column("bytes"), strict=True)
     )
     assert {"ohlcv_1min", "ohlcv_5min", "events"} <= sizes.keys()
+
+
+def test_operations_tell_what_waits_in_ingest(viewer: Viewer) -> None:
+    ingest = viewer.owner
+    stretch = fetch_value(ingest, "select tickstock.open_stretch('wss://feed', 'AM', null)")
+    ingest.execute("select tickstock.hold_stretch(%s)", (stretch,))
+    ingest.execute(
+        "select tickstock.extend_stretch(%s, %s, %s, 1, 7, 4096, '2 s')", (stretch, CLOCK, CLOCK)
+    )
+    shown = viewer.ask(find("operations", "What waits"), CHOICES)
+    ingest.execute("delete from feed_stretches where id = %s", (stretch,))
+    ingest.execute("select pg_advisory_unlock_all()")
+    assert (shown.column("frames in ingest"), shown.column("spilled")) == ([7], [4096])
 
 
 def test_variables_offer_what_there_is(viewer: Viewer) -> None:
