@@ -148,15 +148,10 @@ def _fill_owed(conn: Connection[TupleRow], client: RestClient, feed: str, as_jso
         for gap, asked in plans:
             assert clock is not None
             if total.ended:
-                total = total._replace(left=[*total.left, *asked])
-                continue
-            filled = fill(conn, client, gap, asked, clock, lambda _: progress.update(1))
-            total = Filled(
-                total.counts.plus(filled.counts),
-                total.failures + filled.failures,
-                filled.left,
-                filled.ended,
-            )
+                filled = Filled(Counts(), [], asked)
+            else:
+                filled = fill(conn, client, gap, asked, clock, lambda _: progress.update(1))
+            total = total.plus(filled)
     left = fetch_value(conn, "select count(*) from tickstock.owed(%s)", clock) if clock else None
     what = {"gaps": len(gaps), "still_owed": left, **_listed(total)}
     _tell(what, f"{len(gaps):,} gaps", total.counts, as_json)

@@ -93,6 +93,15 @@ class Filled(NamedTuple):
     """Not asked, or not to the end, since what `ended` it concerns them all."""
     ended: TickstockError | StoppedError | None = None
 
+    def plus(self, other: "Filled") -> "Filled":
+        """Of both, one after the other."""
+        return Filled(
+            self.counts.plus(other.counts),
+            self.failures + other.failures,
+            [*self.left, *other.left],
+            self.ended or other.ended,
+        )
+
 
 def askable(conn: Connection[TupleRow], clock: datetime) -> list[Gap]:
     """What is owed and worth asking for now, newest first."""

@@ -110,11 +110,10 @@ def judge(
     spans: Sequence[Span],
     chosen: Sequence[Chosen],
     failures: Failures,
+    limit: TimeLimit,
     read: Reader = read_windows,
-    limit: TimeLimit | None = None,
 ) -> Judged:
     """Ask these patterns about the complete candles of the spans, and those that look back at them."""
-    limit = limit or TimeLimit()
     reach = max(each.candles for each in chosen) - 1
     windows = read(conn, timeframe, spans, reach=reach)
     asked = {each.pattern.name: dict(each.parameters) for each in chosen}

@@ -126,7 +126,7 @@ class Scanner:
     ) -> Recorded:
         chosen = self._catalog.read(conn)
         judged = [
-            judge(conn, timeframe, some, chosen[timeframe], self._failures, read, self._limit)
+            judge(conn, timeframe, some, chosen[timeframe], self._failures, self._limit, read)
             for timeframe, some in spans.items()
             if chosen[timeframe]
         ]

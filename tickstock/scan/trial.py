@@ -94,7 +94,7 @@ def on_stored_candles(
         ends = [(symbol, complete[symbol][timeframe]) for symbol in symbols]
         spans = [Span(symbol, until - timedelta(days=days), until) for symbol, until in ends]
         judged = judge(
-            conn, timeframe, spans, [_with_defaults(pattern, timeframe)], failures, limit=limit
+            conn, timeframe, spans, [_with_defaults(pattern, timeframe)], failures, limit
         )
         candles = [(symbol, at(ts)) for symbol, ts in judged.each()]
         directions = map(DIRECTIONS.__getitem__, judged.found.direction)

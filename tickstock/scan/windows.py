@@ -21,6 +21,7 @@ WINDOWS = {
     )
     for timeframe in TIMEFRAMES
 }
+# As tickstock.take_candles() takes them.
 COMPLETE = """
 select timeframe, case when candle_complete_at(timeframe, starts) <= up_to
                   then starts else starts - interval '1 microsecond' end
