@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from tickstock.embedded.locks import FileLock
+from tickstock.errors import TickstockError
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +214,21 @@ class Inbox:
 
 
 def _open_file(folder: Path, name: str) -> tuple[Path, IO[bytes], FileLock]:
-    """The first file of this name that no other process uses, made where there is none."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The first file of this name that no other process uses, made where there is none.
+
+    TickstockError where none can be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _first_free_file(folder, name)
+    except OSError as error:
+        raise TickstockError(
+            f"What the database can't take at once has to wait in a file below {folder}, and none can be "
+            f"made there: {error.strerror}. Name a folder that can be written to in TICKSTOCK_DATA_DIR."
+        ) from None
+
+
+def _first_free_file(folder: Path, name: str) -> tuple[Path, IO[bytes], FileLock]:
     number = 0
     while True:
         number += 1
