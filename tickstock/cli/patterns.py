@@ -36,6 +36,7 @@ from tickstock.scan.trial import (
     on_stored_candles,
     symbols_with_bars,
 )
+from tickstock.scan.windows import complete_up_to
 
 REMEDY = "Correct it in the table patterns"
 SETTINGS = "select pattern, enabled, timeframes, parameters from patterns"
@@ -172,7 +173,7 @@ def test(
             return
         market = Market(5, days)
         chosen = list(symbols) or (symbols_with_bars(conn, 5) if conn else [])
-        if conn and not chosen:
+        if conn and not any(complete_up_to(conn, symbol) for symbol in chosen):
             raise TickstockError(
                 "the database has no bars to try it on: load some, or give no database"
             )
