@@ -88,6 +88,23 @@ def test_outcomes_are_what_the_candles_say(market: Connection[TupleRow], timefra
             assert told[ts] == row, (symbol, ts)
 
 
+@pytest.mark.parametrize("timeframe", TIMEFRAMES)
+def test_the_next_open_is_that_of_the_next_candle(
+    market: Connection[TupleRow], timeframe: str
+) -> None:
+    """Also of one that is forming."""
+    opens = market.execute(
+        f"select ts, open from ohlcv_{timeframe} where symbol = 'UP' order by ts".encode()
+    ).fetchall()
+    told = market.execute(
+        "select ts, next_open from event_outcomes where symbol = 'UP' and timeframe = %s order by ts",
+        (timeframe,),
+    ).fetchall()
+    following = [*(price for _, price in opens[1:]), None]
+    assert told == [(ts, price) for (ts, _), price in zip(opens, following, strict=True)]
+    assert len(told) > 1
+
+
 def test_performance_is_that_of_the_outcomes(market: Connection[TupleRow]) -> None:
     rows = market.execute("select * from event_outcomes where timeframe in ('5min', 'daily')")
     names = [column.name for column in rows.description or ()]

@@ -248,6 +248,8 @@ def test_a_stop_between_tries_leaves_the_event_for_the_next_start(
         (("--exec", "cat 'x", "--consumer", "c"), 1, "can't be read"),
         (("--exec", "", "--consumer", "c"), 1, "no such program"),
         (("--since", "-1"), 2, "not in the range"),
+        (("--since", str(2**63)), 2, "not in the range"),
+        (("--consumer", " "), 2, "--consumer needs a name"),
     ],
 )
 def test_wrong_usage(options: tuple[str, ...], code: int, said: str) -> None:

@@ -36,7 +36,7 @@ from tickstock.timeframes import TIMEFRAMES
     "--since",
     envvar="TICKSTOCK_LISTEN_SINCE",
     show_envvar=True,
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=2**63 - 1),
     metavar="CHANGE",
     help="First the events changed after this one (`change` in the JSON), then those that come. "
     "With --consumer: where a new consumer begins; a known one goes on where it was.",
@@ -132,6 +132,8 @@ def listen(
     Example: tickstock listen --json | jq .symbol
              tickstock listen --consumer alerts --exec './alert.sh' --pattern Hammer
     """
+    if name is not None and not name.strip():
+        raise click.UsageError("--consumer needs a name")
     if command is not None and not name:
         raise click.UsageError(
             "--exec needs --consumer NAME, so that no event is missed or handed over twice"
