@@ -164,8 +164,9 @@ def test_one_in_python_that_never_ends_is_named(
     )
     write(conn, bar("A", OPENING))
     settings = {"TICKSTOCK_DATABASE_URL": url, "TICKSTOCK_PATTERN_TIMEOUT": "0.2"}
-    for history in ((), ("--from", "2025-11-24")):
-        with running("scan", *history, "--patterns", str(tmp_path), **settings) as scan:
+    scanning = ("scan", "--patterns", str(tmp_path))
+    for command in (scanning, (*scanning, "--from", "2025-11-24"), ("patterns", "test", str(file))):
+        with running(*command, **settings) as scan:
             scan.await_error("pattern Endless on 1min candles has not answered for")
             assert f", at {file}, line" in "".join(scan.errors)
 

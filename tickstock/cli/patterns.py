@@ -36,6 +36,7 @@ from tickstock.scan.trial import (
     on_stored_candles,
     symbols_with_bars,
 )
+from tickstock.scan.watch import telling_of_slow_patterns
 from tickstock.scan.windows import complete_up_to
 
 REMEDY = "Correct it in the table patterns"
@@ -187,11 +188,12 @@ def test(
                 if conn
                 else market.try_out(pattern, failures)
             )
-            if as_json:
-                _tell(pattern, outcomes)
-            else:
-                click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
-                _show(outcomes)
+            with telling_of_slow_patterns(pattern_timeout):
+                if as_json:
+                    _tell(pattern, outcomes)
+                else:
+                    click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
+                    _show(outcomes)
             _raise_first(file, pattern, failures)
 
 
