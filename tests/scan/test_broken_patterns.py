@@ -74,6 +74,7 @@ BROKEN = {
     "currval of sequence": in_sql(
         "B17", ANSWER.format("'long', currval('events_change_seq'), '{}'::jsonb")
     ),
+    "in a read-only transaction": in_sql("B19", ANSWER.format("'long', writes(), '{}'::jsonb")),
     "it says two things of A": in_sql(
         "B18",
         "select c.symbol, c.judged, d.direction, 1, '{}'::jsonb"
@@ -89,6 +90,10 @@ def test_it_stops_nothing_else(
     conn.execute(
         "create function deeper(n integer) returns integer language plpgsql"
         " as 'begin return deeper(n + 1); end'"
+    )
+    conn.execute(
+        "create function writes() returns integer language sql"
+        " as 'insert into consumers (consumer, heard) values (''me'', 1) returning 1'"
     )
     scanner = Scanner(
         [signalling("A"), *BROKEN.values(), signalling("Z")],

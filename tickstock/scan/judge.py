@@ -21,7 +21,10 @@ PATTERN_TIMEOUT = 10.0
 LEFT_OUT = 60
 """So many times as long is it left out when it takes longer: a scanner loses a sixtieth of its time."""
 SIGNS: dict[str, int] = {name: sign for sign, name in DIRECTIONS.items()}
-LIMIT = "select set_config('statement_timeout', %s, true)"
+# Read-only: what a pattern writes would be rolled back without a word.
+LIMIT = """
+select set_config('statement_timeout', %s, true), set_config('transaction_read_only', 'on', true)
+"""
 NOT_ITS_FAULT = ("40", "57", "55P03")
 """How codes of errors begin that no query makes by itself: two transactions in each other's way, somebody
 who stops the query or the server, a lock that was waited for too long."""
@@ -196,7 +199,7 @@ def _ask_database(
     columns = [list(column) for column in zip(*judged.spans, strict=True)]
     began = time.monotonic()
     try:
-        # A savepoint: a broken pattern must not stop the others, and the limit is for it alone.
+        # A savepoint: a broken pattern must not stop the others, and the limits are for it alone.
         with conn.transaction(force_rollback=True):
             conn.execute(LIMIT, (f"{limit.seconds * 1000:.0f}",))
             rows = conn.execute(query, (judged.timeframe, *columns, one.candles, 0)).fetchall()

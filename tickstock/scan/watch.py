@@ -38,8 +38,9 @@ def _watch(seconds: float, done: threading.Event) -> None:
             if took > seconds and (thread, each) not in told:
                 told.add((thread, each))
                 log.warning(
-                    "pattern %s on %s candles has not answered for %.0f s%s. It holds this "
-                    "program up, and can't be stopped without it: if it never ends, kill the program, and correct the pattern",
+                    "pattern %s on %s candles has not answered for %.0f s%s. It holds this program up, "
+                    "and can't be stopped without it: if it never ends, kill the program, and correct "
+                    "the pattern",
                     *(each.pattern, each.timeframe, took, _place(thread)),
                 )
 
