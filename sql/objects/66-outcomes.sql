@@ -159,7 +159,9 @@ begin
   end if;
   return query execute format($q$
     select * from (
-      select (row_number() over (order by c.ts) - 1 - count(*) filter (where c.ts < $2) over ())::integer as place,
+      select (row_number() over (order by c.ts) - 1 - count(*) filter (where c.ts < $2) over ()
+              -- Its own candle may be gone: the next one is 1 all the same.
+              + case when c.ts > $2 then 1 - count(*) filter (where c.ts = $2) over () else 0 end)::integer as place,
         c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.vwap, c.trades, c.bars, c.session
       from public.ohlcv_%1$s c
       where c.symbol = $1 and c.ts >= $3 and c.ts <= $5 and (c.complete or c.ts <= $2)) p

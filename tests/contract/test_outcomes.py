@@ -174,6 +174,21 @@ def test_the_candles_of_an_event(market: Connection[TupleRow]) -> None:
         market.execute("select * from event_candles(1, -1)")
 
 
+def test_the_next_candle_is_not_taken_for_one_that_is_gone(market: Connection[TupleRow]) -> None:
+    complete = candles(market, "1min", "UP")
+    ts = complete[10][0]
+    id_ = fetch_value(
+        market, "select id from events where symbol = 'UP' and timeframe = '1min' and ts = %s", ts
+    )
+    with market.transaction(force_rollback=True):
+        market.execute("delete from ohlcv_1min where symbol = 'UP' and ts = %s", (ts,))
+        rows = market.execute(
+            "select place, ts from event_candles(%s, after => 2)", (id_,)
+        ).fetchall()
+    places = [(n - 10, candle[0]) for n, candle in enumerate(complete[:13]) if 7 <= n != 10]
+    assert rows == places
+
+
 def test_an_event_without_its_first_candle_has_its_own(market: Connection[TupleRow]) -> None:
     """Those made before version 0.2 don't tell it."""
     id_ = fetch_value(market, "select id from events where candles_from is null limit 1")
