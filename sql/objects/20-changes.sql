@@ -127,7 +127,6 @@ as $$
 declare
   changed date[];
   first_day date;
-  scan text := coalesce(current_setting('tickstock.scan_queue', true), '');
 begin
   if tg_op = 'INSERT' then
     changed := array(select day from new_days);
@@ -137,7 +136,8 @@ begin
     changed := array(select day from old_days union select day from new_days);
   end if;
   -- Who is writing bars does so by the old calendar: wait for them, then do the day's bars again. That
-  -- renews their session and marks their half hours, so candles of the day, week and month follow.
+  -- renews their session, marks their half hours, so candles of the day, week and month follow, and queues
+  -- them for the scanners, since patterns look at sessions.
   lock table public.ohlcv_1min in share row exclusive mode;
   -- Now that nobody is dropping bars either.
   first_day := (tickstock.bars_since() at time zone 'America/New_York')::date;
@@ -146,13 +146,22 @@ begin
       tickstock.bars_since();
   end if;
   perform tickstock.rebuild_session_of();
-  perform set_config('tickstock.scan_queue', 'off', true);
   for i in 1 .. coalesce(cardinality(changed), 0) loop
     update public.ohlcv_1min set volume = volume
     where ts >= changed[i]::timestamp at time zone 'America/New_York'
       and ts < (changed[i] + 1)::timestamp at time zone 'America/New_York';
+    -- A day that has lost its session, or a symbol's only bars in it, has no part left that would bring it along.
+    if current_setting('tickstock.scan_queue', true) is distinct from 'off' then
+      insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
+      select tickstock.shard_of(b.symbol), 'daily', c.complete_at, array_agg(b.symbol), array_agg(c.starts)
+      from (select d as starts, public.candle_complete_at('daily', d) as complete_at
+            from (select changed[i]::timestamp at time zone 'America/New_York' as d) m) c
+      cross join lateral (
+        select distinct o.symbol from public.ohlcv_1min o
+        where o.ts >= c.starts and o.ts < public.candle_end('daily', c.starts)) b
+      group by 1, c.complete_at;
+    end if;
   end loop;
-  perform set_config('tickstock.scan_queue', scan, true);
   return null;
 end $$;
 comment on function tickstock.after_calendar_change() is

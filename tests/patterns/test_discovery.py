@@ -92,6 +92,17 @@ def test_files_are_modules_like_any_other(tmp_path: Path) -> None:
         ("raise SystemExit(2)", "SystemExit"),
         (NEVER.format(name="X").replace("5min", "7min"), "pattern X: no timeframe 7min"),
         (NEVER.format(name="X").replace("=3", "=0"), "pattern X: candles is 0, not 1 to"),
+        (NEVER.format(name="X").replace("=3", "=2.5"), "candles is 2.5, not a whole number"),
+        (
+            NEVER.format(name="X").replace("=3", "=lambda p, t: 4 * p.n, parameters={'n': 2}"),
+            "pattern X: candles is 8.0, not a whole number",
+        ),
+        (NEVER.format(name="X").replace("=3", "=3, parameters={5: 1}"), "a parameter is named 5"),
+        (NEVER.format(name="X").replace("=3", "=3, source=None"), "its source is None"),
+        (NEVER.format(name="X").replace('["5min"]', "[]"), "pattern X: no timeframe is named"),
+        (NEVER.format(name="X").replace('"X"', "5"), "a pattern is named 5"),
+        (NEVER.format(name=""), "a pattern is named ''"),
+        (NEVER.format(name="X" * 9_000), "1 to 100 printable characters expected"),
     ],
 )
 def test_a_broken_file_is_reported_and_left_out(

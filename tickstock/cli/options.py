@@ -96,7 +96,7 @@ pattern_timeout = click.option(
     show_default=True,
     metavar="SECONDS",
     help="How long a pattern in SQL may take for the candles of a timeframe. One that takes longer is "
-    "stopped, reported, and left out for sixty times as long.",
+    "stopped, reported, and left out for sixty times as long; one in Python is named in a warning.",
 )
 feed_url = click.option(
     "--feed-url",

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,7 @@ from tickstock.db.source import database
 from tickstock.errors import TickstockError
 from tickstock.patterns import discover
 from tickstock.scan.scanner import Scanned, Scanner, symbols_between
+from tickstock.scan.watch import telling_of_slow_patterns
 from tickstock.scan.worker import ScanWorker
 from tickstock.timeframes import TIMEFRAMES
 
@@ -27,7 +28,13 @@ DAY = click.DateTime(["%Y-%m-%d"])
 @click.option(
     "--from", "first_day", type=DAY, metavar="DAY", help="Scan history, from this day (New York)."
 )
-@click.option("--to", "last_day", type=DAY, metavar="DAY", help="Its last day; without, all of it.")
+@click.option(
+    "--to",
+    "last_day",
+    type=DAY,
+    metavar="DAY",
+    help="Its last day; without, all of it. Candles after it that look back at it are judged, too.",
+)
 @click.option(
     "--symbol",
     "symbols",
@@ -76,17 +83,16 @@ def scan(
     patterns = discover(folder)
     with database(database_url) as source:
         if first_day:
-            _history(
-                source.url,
-                Scanner(patterns, pattern_timeout=pattern_timeout),
-                _midnight(first_day),
-                _midnight(last_day + timedelta(days=1))
-                if last_day
-                else datetime.max.replace(tzinfo=UTC),
-                symbols,
-                timeframes or TIMEFRAMES,
-                as_json,
-            )
+            with telling_of_slow_patterns(pattern_timeout):
+                _history(
+                    source.url,
+                    Scanner(patterns, pattern_timeout=pattern_timeout),
+                    _midnight(first_day),
+                    _end_of(last_day),
+                    symbols,
+                    timeframes or TIMEFRAMES,
+                    as_json,
+                )
             return
         worker = ScanWorker(
             source.url, patterns, redis_url=redis_url, pattern_timeout=pattern_timeout
@@ -135,6 +141,13 @@ def _history(
         )
     if stop.is_set():
         raise TickstockError("stopped before the end: the same command does it again, and the rest")
+
+
+def _end_of(day: datetime | None) -> datetime:
+    """Of none it is the end of time, and so it is of a day in its last year."""
+    if day is None or day.year == MAXYEAR:
+        return datetime.max.replace(tzinfo=UTC)
+    return _midnight(day + timedelta(days=1))
 
 
 def _midnight(day: datetime) -> datetime:
