@@ -121,6 +121,9 @@ create or replace trigger after_delete after delete on ohlcv_1min
 create or replace trigger before_truncate before truncate on ohlcv_1min
   for each statement execute function tickstock.before_truncate();
 
+-- What it makes holds days as text, which is read in whatever style a session has: 03.07. is not always in July.
+alter function tickstock.rebuild_session_of() set datestyle = 'ISO';
+
 create or replace function tickstock.after_calendar_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

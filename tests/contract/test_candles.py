@@ -100,6 +100,35 @@ def test_a_corrected_calendar_mends_the_day(conn: Connection[TupleRow]) -> None:
         refresh(conn)
 
 
+@pytest.mark.parametrize("style", ["German", "SQL, DMY", "Postgres, MDY"])
+def test_no_style_of_dates_changes_an_answer(conn: Connection[TupleRow], style: str) -> None:
+    def in_style(*statements: str) -> None:
+        # In these a moment in Shanghai is written with CST, which elsewhere is Chicago's time.
+        conn.execute("select set_config('datestyle', %s, false)", (style,))
+        conn.execute("set timezone = 'Asia/Shanghai'")
+        for statement in statements:
+            conn.execute(statement)
+        conn.execute("reset datestyle")
+        conn.execute("set timezone = 'UTC'")
+
+    for minute in ("2025-06-27 16:30+00", "2025-07-03 16:30+00", "2025-08-01 16:30+00"):
+        conn.execute(UPSERT, ("A", minute, 60, 100, 10, True))
+    in_style(
+        "call ohlcv_refresh()",
+        "update ohlcv_1min set high = 2 * high where ts < '2025-07-04T00:00Z'",
+        "delete from trading_days where day = '2025-08-01'",
+        "call ohlcv_refresh()",
+    )
+    calendar = OFFICIAL.with_day(date(2025, 8, 1), None)
+    whole = read_snapshot(conn)
+    assert differences(whole, calendar) == []
+    in_style("call drop_bars('2025-07-05T00:00Z')")
+    kept = read_snapshot(conn)
+    dropped = whole.bars[:60]
+    assert kept.bars == whole.bars[60:]
+    assert differences(kept, calendar, dropped) == []
+
+
 def test_the_calendar_is_not_truncated_behind_the_candles_back(
     conn: Connection[TupleRow],
 ) -> None:
