@@ -121,6 +121,9 @@ create or replace trigger after_delete after delete on ohlcv_1min
 create or replace trigger before_truncate before truncate on ohlcv_1min
   for each statement execute function tickstock.before_truncate();
 
+-- What it makes holds days as text, which is read in whatever style a session has: 03.07. is not always in July.
+alter function tickstock.rebuild_session_of() set datestyle = 'ISO';
+
 create or replace function tickstock.after_calendar_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -167,6 +170,16 @@ end $$;
 comment on function tickstock.after_calendar_change() is
   'Trigger of trading_days, per statement: sessions and candles of the days that changed are made anew. old_days and new_days: the rows, as they were and as they are.';
 
+create or replace function tickstock.before_calendar_truncate() returns trigger
+language plpgsql
+as $$
+begin
+  raise exception 'trading_days can''t be truncated: nothing would tell which days'' sessions and candles to make anew'
+    using errcode = 'feature_not_supported', hint = 'delete from trading_days does so, day by day.';
+end $$;
+comment on function tickstock.before_calendar_truncate() is
+  'Trigger of trading_days: truncate is refused, since it tells no rows and the candles would not follow.';
+
 -- Once per row, up to version 0.1.
 drop trigger if exists after_calendar_change on trading_days;
 create or replace trigger after_calendar_insert after insert on trading_days
@@ -175,3 +188,5 @@ create or replace trigger after_calendar_update after update on trading_days
   referencing new table as new_days old table as old_days for each statement execute function tickstock.after_calendar_change();
 create or replace trigger after_calendar_delete after delete on trading_days
   referencing old table as old_days for each statement execute function tickstock.after_calendar_change();
+create or replace trigger before_calendar_truncate before truncate on trading_days
+  for each statement execute function tickstock.before_calendar_truncate();
