@@ -174,6 +174,19 @@ def test_a_plan_without_the_time_is_filled_by_the_clock_of_another_feed(
     assert (rest.symbols, rest.count(STATUS), len(refused_time(caplog))) == (["A"], 1, 1)
 
 
+def test_a_time_that_is_none_does_not_end_the_filling(
+    url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(conn, ["A"], MONDAY, MONDAY + 5 * MINUTE)
+    write_bars(conn, [Bar("A", MONDAY + 60 * MINUTE, 1, 1, 1, 1, 1)], source="test")
+    with ChoosyRest(LATER, refused={}) as rest:
+        rest.time = "soon"
+        with filling(url, rest):
+            owes(conn)
+    assert rest.symbols == ["A"]
+    assert "Traceback" not in caplog.text
+
+
 def test_nothing_is_asked_while_nothing_is_owed(url: str, conn: Connection[TupleRow]) -> None:
     with ChoosyRest(LATER, refused={}) as rest, filling(url, rest):
         await_looks(conn)
