@@ -214,6 +214,13 @@ def test_clocks(off: float, level: Level, word: str, engine: object) -> None:
     assert (told.level, word in told.found) == (level, True)
 
 
+def test_a_database_that_is_read_only(simulator: Simulator, url: str) -> None:
+    told = ask(
+        simulator, make_conninfo(url, options="-c default_transaction_read_only=on"), 1
+    )["privileges"]  # fmt: skip
+    assert (told["level"], "is read-only" in told["found"]) == ("FAIL", True)
+
+
 def test_a_server_whose_time_is_none(simulator: Simulator, url: str) -> None:
     with HttpServer(Reply(content={"market": "open", "serverTime": 1_764_000_000})) as server:
         told = ask(simulator, url, 0, TICKSTOCK_REST_URL=server.url)

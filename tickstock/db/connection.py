@@ -144,6 +144,11 @@ def fetch_value(conn: Connection[TupleRow], query: LiteralString, *params: objec
     return row[0] if row else None
 
 
+def is_read_only(conn: Connection[TupleRow]) -> bool:
+    """Whether nothing can be written by it: a standby, or set so."""
+    return bool(fetch_value(conn, "select current_setting('transaction_read_only')::boolean"))
+
+
 def require_schema(conn: Connection[TupleRow]) -> None:
     """Raise SchemaMissingError unless this database holds the schema of this tickstock."""
     try:
