@@ -19,7 +19,7 @@ from tickstock.feed.client import FeedClient
 from tickstock.feed.opening import redact_url
 from tickstock.feed.rest import RestClient
 from tickstock.feed.watchdog import PATIENCE, Watchdog
-from tickstock.ingest.fill import Filler
+from tickstock.ingest.fill import Filler, delay_of
 from tickstock.ingest.inbox import MEMORY
 from tickstock.ingest.making import Making, Session
 from tickstock.ingest.pipeline import Ingest, Listener
@@ -177,7 +177,7 @@ def ingest(
             spill=spill_path(feed_url, source.url),
             channels=channels,
             making=Making(channels, sessions, keep_trades=store_ticks),
-            watchdog=Watchdog(sessions, patience=silence_limit),
+            watchdog=Watchdog(sessions, patience=silence_limit, delay=delay_of(feed_url)),
             redis_url=redis_url,
             make_filler=make_filler if rest_url else None,
             memory=spill_after << 20,
