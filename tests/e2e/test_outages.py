@@ -2,9 +2,13 @@
 
 import resource
 import signal
+import socket
+from functools import partial
+from os import dup
 
 import pytest
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
@@ -18,6 +22,7 @@ from .channel import Channel
 from .hand_fed import bars, hand_fed
 from .hardship import cut_connections, database_gone, events, market, undisturbed_events
 from .program import DEADLINE, KEY, await_connected, eventually, run, running, stop_all, until
+from .proxy import Proxy
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
@@ -76,6 +81,28 @@ def test_a_batch_is_written_again_when_its_connection_is_cut_in_the_middle(
         until(url, STORED, 10)
         assert ingest.stop() == 0
     assert ingest.counts == Counts(received=10, inserted=10)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="known to Linux only")
+def test_a_database_server_that_vanishes_is_given_up_within_a_minute(url: str) -> None:
+    """Loopback loses no packets, so the kernel is asked what it would do."""
+    given = conninfo_to_dict(url)
+    target = f"{given['host']}/.s.PGSQL.{given.get('port') or 5432}"
+    with Proxy(target) as proxy:
+        over_tcp = make_conninfo(url, host="127.0.0.1", port=proxy.port)
+        with (
+            connect(over_tcp, program="test") as conn,
+            socket.socket(fileno=dup(conn.fileno())) as s,
+        ):
+            option = partial(s.getsockopt, socket.IPPROTO_TCP)
+            assert option(socket.TCP_USER_TIMEOUT) == 60_000
+            idle, each = option(socket.TCP_KEEPIDLE), option(socket.TCP_KEEPINTVL)
+            assert idle + each * option(socket.TCP_KEEPCNT) == 60
+        own = make_conninfo(over_tcp, tcp_user_timeout=5_000, keepalives_idle=7)
+        with connect(own, program="test") as conn, socket.socket(fileno=dup(conn.fileno())) as s:
+            option = partial(s.getsockopt, socket.IPPROTO_TCP)
+            assert option(socket.TCP_USER_TIMEOUT) == 5_000
+            assert option(socket.TCP_KEEPIDLE) == 7
 
 
 @pytest.mark.parametrize("spill_after", ["64", "0"])
