@@ -5,6 +5,7 @@ import signal
 import socket
 from functools import partial
 from os import dup
+from pathlib import Path
 
 import pytest
 from psycopg import Connection
@@ -13,6 +14,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from tests.conftest import Engine
+from tickstock.cli.ingest import spill_path
 from tickstock.db.connection import connect, fetch_value
 from tickstock.db.writer import Counts, write_bars
 from tickstock.embedded.redis import embedded_redis
@@ -273,6 +275,30 @@ def test_what_can_not_be_kept_at_the_stop_is_told(url: str) -> None:
                 feed.await_received()
                 assert ingest.stop() == 3
         assert "could not be kept" in ingest.errors[-1]
+
+
+def test_the_spill_file_belongs_to_the_database_however_it_is_addressed(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password, say, was wrong, and that is why the database could not be reached."""
+    feed = "ws://127.0.0.1:9/stocks"
+    for variable in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def path(address: str) -> Path:
+        with connect(address, program="test") as conn:
+            return spill_path(feed, conn)
+
+    own = path(url)
+    assert path(make_conninfo(url, password="other", connect_timeout=7)) == own  # noqa: S106
+    given = conninfo_to_dict(url)
+    assert path(make_conninfo(url, dbname="postgres")) != own
+    for name in ("host", "port", "user"):
+        monkeypatch.setenv(f"PG{name.upper()}", str(given.get(name) or "5432"))
+    monkeypatch.setenv("PGDATABASE", str(given["dbname"]))
+    assert path("") == own
+    monkeypatch.setenv("PGDATABASE", "postgres")
+    assert path("") != own
 
 
 def test_a_killed_ingest_leaves_its_spill_file_to_the_next_one(url: str) -> None:
