@@ -255,6 +255,22 @@ def test_days_without_trading_are_not_asked_for(url: str, conn: Connection[Tuple
         assert rest.days() == ["2025-11-24", "2025-11-21"]
 
 
+def test_a_minute_is_final_when_it_can_not_change_any_more(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """A bar is known when its minute is over, and may change for a quarter of an hour from then on."""
+    gap = Gap("A", MONDAY, MONDAY + 15 * MINUTE)
+    with ChoosyRest(LATER, refused={}) as rest:
+        client = RestClient(rest.url, KEY, stop=threading.Event())
+        for seconds, settled in ((59, 0), (60, 1), (119, 1)):
+            conn.execute("truncate backfills")
+            clock = MONDAY + 15 * MINUTE + timedelta(seconds=seconds)
+            ask_each(conn, client, [gap], clock)
+            found = fetch_value(conn, "select max(ends) from backfills where settled")
+            assert found == (MONDAY + settled * MINUTE if settled else None)
+        client.close()
+
+
 def test_pages_that_came_before_it_vanished_are_counted_and_kept(
     url: str, conn: Connection[TupleRow]
 ) -> None:

@@ -167,8 +167,10 @@ def ask(
 
 def settle(conn: Connection[TupleRow], gap: Gap, clock: datetime, source: str, bars: int) -> None:
     """Note that a source whose clock is at `clock` has told all of the gap's bars."""
+    # Whole minutes: of one that began a quarter of an hour ago, the bar came a minute later.
+    final_before = (clock - LATE).replace(second=0, microsecond=0)
     conn.execute(
-        "select tickstock.settle(%s, %s, %s, %s, %s, %s)", (*gap, clock - LATE, source, bars)
+        "select tickstock.settle(%s, %s, %s, %s, %s, %s)", (*gap, final_before, source, bars)
     )
 
 
