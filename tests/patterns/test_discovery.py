@@ -4,6 +4,7 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.patterns.windows import OWN, TALIB, Candle, as_window, series
@@ -181,6 +182,11 @@ def test_candles_may_depend_on_parameters_and_timeframe() -> None:
     for days in (0, -1, 2.5, 5000):
         with pytest.raises(ValueError, match=r"days is|candles is"):
             found.candles(found.with_defaults({"days": days}), "daily")
+
+
+def test_a_number_of_candles_may_come_from_numpy() -> None:
+    found = pattern("X", candles=lambda p, _: int(p.n) * np.int64(2), parameters={"n": 3})(nothing)  # type: ignore[arg-type,return-value]
+    assert type(found.candles(found.parameters, "daily")) is int
 
 
 def test_a_number_of_candles_that_fails_is_told() -> None:

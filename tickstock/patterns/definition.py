@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import index
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -177,8 +178,11 @@ class Pattern:
             problem = f"pattern {self.name}: its number of candles fails with {error!r}"
             raise ValueError(problem) from error
         # Parameters are floats, and so is what is computed of them: p.whole() counts.
-        if isinstance(candles, bool) or not isinstance(candles, int):
-            raise ValueError(f"pattern {self.name}: candles is {candles!r}, not a whole number")
+        try:
+            candles = index(candles)
+        except TypeError:
+            problem = f"pattern {self.name}: candles is {candles!r}, not a whole number"
+            raise ValueError(problem) from None
         if not 1 <= candles <= LONGEST:
             raise ValueError(f"pattern {self.name}: candles is {candles}, not 1 to {LONGEST}")
         return candles
