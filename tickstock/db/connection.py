@@ -17,8 +17,12 @@ from tickstock.errors import DatabaseUnavailableError, SchemaMissingError, Ticks
 
 CONNECT_TIMEOUT = 10
 """Seconds, unless the connection string says otherwise."""
-SETTINGS = "select set_config('timezone', 'UTC', false), set_config('jit', 'off', false)"
-"""By a statement: poolers such as pgbouncer refuse what comes as startup options."""
+SETTINGS = """
+select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
+  set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false)
+"""
+"""By a statement: poolers such as pgbouncer refuse what comes as startup options. psycopg reads times and
+intervals in these styles alone, and a database or role may have been given others."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
