@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from tests.contract.oracle import OFFICIAL, differences, read_snapshot
 from tickstock.bars import Bar
+from tickstock.db.connection import connect
 from tickstock.db.writer import Counts, write_bars
 from tickstock.timeframes import TIMEFRAMES
 
@@ -127,6 +128,22 @@ def test_no_style_of_dates_changes_an_answer(conn: Connection[TupleRow], style: 
     dropped = whole.bars[:60]
     assert kept.bars == whole.bars[60:]
     assert differences(kept, calendar, dropped) == []
+
+
+def test_programs_read_times_whatever_style_the_database_has(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    database = psycopg.sql.Identifier(conn.info.dbname)
+    for setting in ("datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"):
+        alter = psycopg.sql.SQL("alter database {} set " + setting)
+        conn.execute(alter.format(database))
+    with connect(url, program="test") as fresh:
+        times = (
+            "select timestamptz '2025-07-03 17:00Z', date '2025-07-03', interval '1 day 2 hours'"
+        )
+        assert fresh.execute(times).fetchall() == [
+            (datetime(2025, 7, 3, 17, tzinfo=UTC), date(2025, 7, 3), timedelta(days=1, hours=2))
+        ]
 
 
 def test_the_calendar_is_not_truncated_behind_the_candles_back(

@@ -25,8 +25,12 @@ VANISHED = {
 }
 """A machine that is gone without a word is noticed within a minute, for which a kernel by itself takes from a
 quarter of an hour to two hours. A server that is slow acknowledges, and is waited for."""
-SETTINGS = "select set_config('timezone', 'UTC', false), set_config('jit', 'off', false)"
-"""By a statement: poolers such as pgbouncer refuse what comes as startup options."""
+SETTINGS = """
+select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
+  set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false)
+"""
+"""By a statement: poolers such as pgbouncer refuse what comes as startup options. psycopg reads times and
+intervals in these styles alone, and a database or role may have been given others."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
