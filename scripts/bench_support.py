@@ -92,6 +92,8 @@ class Latencies(NamedTuple):
 
     @property
     def p99(self) -> float:
+        if len(self.times) == 1:
+            return self.times[0]
         return statistics.quantiles(self.times, n=100, method="inclusive")[98]
 
     @property
