@@ -149,7 +149,7 @@ class Doctor:
         if source.installation:
             yield Finding(
                 "database", Level.WARN, f"{told}, started by tickstock",
-                "good for a look; for a service set TICKSTOCK_DATABASE_URL",
+                "good enough to try things; for a service set TICKSTOCK_DATABASE_URL",
             )  # fmt: skip
         else:
             yield Finding("database", Level.OK, told)
@@ -158,7 +158,7 @@ class Doctor:
         require_schema(self._db)
         self._sound = True
         engine = fetch_value(self._db, "select tickstock_engine()")
-        yield Finding("schema", Level.OK, f"is that of this tickstock, engine {engine}")
+        yield Finding("schema", Level.OK, f"matches this version of tickstock; engine {engine}")
 
     def _privileges(self) -> Iterator[Finding]:
         lacking = [row[0] for row in self._db.execute(PRIVILEGES)]
@@ -205,8 +205,8 @@ class Doctor:
         gaps, minutes = row or (0, 0)
         if gaps:
             yield Finding(
-                "owed", Level.WARN, f"{minutes:,} minutes in {gaps:,} gaps are missing for now",
-                "ingest fills them where it has REST; `tickstock gaps` lists, `tickstock backfill` fills",
+                "owed", Level.WARN, f"{minutes:,} minutes in {gaps:,} gaps missed live are not filled yet",
+                "ingest fills them if it has REST; `tickstock gaps` lists, `tickstock backfill` fills them",
             )  # fmt: skip
         else:
             yield Finding("owed", Level.OK, "nothing")
@@ -236,8 +236,8 @@ class Doctor:
         url, key = self.settings.feed_url, self.settings.api_key
         if self._live is None:
             yield Finding(
-                "feed", Level.WARN, "not tried: whether an ingest is connected with the key is not known",
-                "mend the database first",
+                "feed", Level.WARN, "not tried: it is not known whether an ingest is connected with this key",
+                "first make the database check pass",
             )  # fmt: skip
         elif self._live:
             yield Finding(

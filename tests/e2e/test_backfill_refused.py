@@ -125,7 +125,7 @@ def test_one_that_vanishes_midway(
         "not asked to the end: D",
     ]
     assert "cannot be reached" in lines[-1]
-    assert "What was told is kept, and the same command asks for the rest" in lines[-1]
+    assert "Bars received so far are kept, and the same command asks for the rest" in lines[-1]
     assert "1 bars = 1 new" in done.stdout
     assert ("3 gaps are still owed" in done.stdout) == (arguments == ["backfill"])
     assert fetch_value(conn, OWED, LATER) == ["BAD", "C", "D"]

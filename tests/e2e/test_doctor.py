@@ -79,7 +79,7 @@ def test_a_settings_file_is_looked_at_whole(simulator: Simulator, url: str, tmp_
     file.write_text("[ingest]\nsymbols = 'AAPL'\n[db.status]\njsn = true")
     told = ask(simulator, url, 1, TICKSTOCK_SETTINGS=str(file))
     assert told["settings file"]["level"] == "FAIL"
-    said = f"settings file {file}: jsn in [db.status] is no setting: did you mean json?"
+    said = f"settings file {file}: jsn in [db.status] is not a setting: did you mean json?"
     assert told["settings file"]["found"] == said
     file.write_text("[ingest]\nsymbols = 'AAPL'\n[db.status]\njson = true")
     found = {"check": "settings file", "level": "ok", "found": str(file), "remedy": ""}

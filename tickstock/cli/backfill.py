@@ -49,16 +49,16 @@ LISTED = 20
 @click.command()
 @click.argument("symbols", nargs=-1, metavar="[SYMBOL]...")
 @click.option("--from", "first_day", type=DAY, metavar="DAY", help="First day (New York).")
-@click.option("--to", "last_day", type=DAY, metavar="DAY", help="Last day; today if left out.")
+@click.option("--to", "last_day", type=DAY, metavar="DAY", help="Last day. Default: today.")
 @click.option(
     "--file",
     "files",
     multiple=True,
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Fill from the vendor's minute file of a day, which holds all symbols. May be given again.",
+    help="Fill a day from the vendor's minute file, which holds all symbols. May be repeated.",
 )
-@options.as_json("One JSON object a line: a file, or all that was asked for.")
+@options.as_json("One JSON object per line: for each file, or for the whole request.")
 @options.feed_url
 @options.rest_url
 @options.calls_per_minute
@@ -77,9 +77,9 @@ def backfill(
     api_key: str | None,
     database_url: str | None,
 ) -> None:
-    """Fill what the feed owes, or history of SYMBOLs, by REST; or a day by its flat file.
+    """Fill gaps of the live feed, or history of SYMBOLs, over REST; or a day from its flat file.
 
-    Safe to repeat, and to interrupt: what has been told is kept. History is not scanned for patterns.
+    Safe to repeat and to interrupt: bars received so far are kept. History is not scanned for patterns.
 
     \b
     Example: tickstock backfill
@@ -87,7 +87,9 @@ def backfill(
              tickstock backfill --file 2025-11-24.csv.gz
     """
     if bool(symbols) != bool(first_day) or (last_day and not first_day):
-        raise click.UsageError("history needs both: SYMBOL... and --from DAY (and --to DAY)")
+        raise click.UsageError(
+            "history needs both: SYMBOL... and --from DAY (--to DAY is optional)"
+        )
     if files and symbols:
         raise click.UsageError("either SYMBOL... with --from, or --file, not both")
     stop = threading.Event()
@@ -112,10 +114,12 @@ def backfill(
     _list("not filled", [f"{gap}: {error.message}" for gap, error in filled.failures])
     _list("not asked to the end", list(map(str, filled.left)))
     if stop.is_set():
-        raise TickstockError("stopped before the end: the same command goes on where this one was")
+        raise TickstockError(
+            "stopped before the end: the same command continues where this one was"
+        )
     if isinstance(filled.ended, TickstockError):
         raise type(filled.ended)(
-            f"{filled.ended.message}. What was told is kept, and the same command asks for the rest"
+            f"{filled.ended.message}. Bars received so far are kept, and the same command asks for the rest"
         )
     if filled.failures:
         _fail(filled.failures)
@@ -131,7 +135,7 @@ def _client(
     url = rest_url or rest.url_beside(feed_url)
     if not url:
         raise click.UsageError(
-            f"which REST API belongs to {feed_url}? Set --rest-url (TICKSTOCK_REST_URL)"
+            f"no REST API is known for {feed_url}: set --rest-url (TICKSTOCK_REST_URL)"
         )
     if not api_key:
         raise click.UsageError("no API key: set MASSIVE_API_KEY (or POLYGON_API_KEY)")
@@ -222,7 +226,7 @@ def _fail(failures: Sequence[Failure]) -> None:
     kinds = {type(error) for _, error in failures}
     kind = kinds.pop() if len(kinds) == 1 else TickstockError
     raise kind(
-        f"{len(failures):,} of the requests failed; what the others told is kept,"
+        f"{len(failures):,} of the requests failed; bars from the others are kept,"
         " and the same command asks for these again"
     )
 

@@ -30,7 +30,7 @@ ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first R
     default=5,
     show_default=True,
     metavar="N",
-    help="Show so many candles after it, too.",
+    help="Also show N candles after it.",
 )
 @options.as_json("One JSON object; the lag is in seconds.")
 @options.patterns_folder
@@ -39,9 +39,10 @@ ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first R
 def explain(
     event_id: int, after: int, as_json: bool, folder: Path | None, database_url: str | None
 ) -> None:
-    """Say what made an event, and what came after: pattern, numbers, candles, outcome.
+    """Explain an event: why it was found, and what came after.
 
-    Times are UTC. EVENT is its id: `id` in what `tickstock listen --json` prints and in the table events.
+    Shows its pattern, numbers, candles and outcome, in UTC. EVENT is its id: `id` in the output of
+    `tickstock listen --json`, and in the table events.
 
     \b
     Example: tickstock explain 1889

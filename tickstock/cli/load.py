@@ -17,9 +17,10 @@ from tickstock.ingest.load import load_files
 @options.database_url
 @options.verbosity
 def load(files: tuple[str, ...], as_json: bool, database_url: str | None) -> None:
-    """Load the vendor's minute flat files (.csv, .csv.gz, - for standard input).
+    """Load the vendor's minute flat files (.csv, .csv.gz, or - for standard input).
 
-    Loading a file again changes nothing. Loaded history is not scanned for patterns.
+    Loading a file again changes nothing. Loaded history is not scanned for patterns: use
+    `tickstock scan --from`.
 
     \b
     Example: tickstock load 2025-11-*.csv.gz

@@ -65,8 +65,8 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     show_envvar=True,
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
     metavar="UTC",
-    help="When the random market begins (UTC); else at 08:30 New York of the latest weekday that is "
-    "over, or of one a year ago at a --speed above 1, which would overtake the calendar.",
+    help="When the random market begins (UTC). Default: 08:30 New York of the latest weekday that is "
+    "over; with a --speed above 1, of one a year ago, so that it does not overtake today.",
 )
 @click.option(
     "--speed",
@@ -78,7 +78,11 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     metavar="X",
     help="How many times faster than real time.",
 )
-@click.option("--replay", is_flag=True, help="Play the vendor's minute flat files given as FILES.")
+@click.option(
+    "--replay",
+    is_flag=True,
+    help="Play the vendor's minute flat files (FILES) instead of a random market.",
+)
 @click.option(
     "--fault",
     "rates",
@@ -87,7 +91,7 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     metavar="NAME=RATE",
     multiple=True,
     callback=_rates,
-    help="Let something go wrong with this probability, each time it may. May be given again. "
+    help="Inject a fault with this probability, each time it can occur. May be repeated. "
     f"Faults: {', '.join(FAULTS)}.",
 )
 @click.option(
@@ -96,7 +100,7 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     show_envvar=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Cut off the newest connection when there are more than N; else there may be any number.",
+    help="Cut off the newest connection when there are more than N. Default: no limit.",
 )
 @click.option(
     "--key",
@@ -108,7 +112,7 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     help="The API key that is accepted.",
 )
 @click.argument("files", nargs=-1, metavar="[FILES]...", shell_complete=completion.files)
-@options.as_json("Two JSON objects, a line each: the addresses, and at the end what was sent.")
+@options.as_json("Two lines of JSON: the addresses, and at the end what was sent.")
 @options.verbosity
 def simulate(
     port: int,
@@ -123,7 +127,7 @@ def simulate(
     files: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Be the feed: a local server that speaks the vendor's protocol, for when the market is closed.
+    """Run a simulated feed: a local server with the vendor's protocol, for when the market is closed.
 
     \b
     Example: tickstock simulate --symbols 500 --speed 60

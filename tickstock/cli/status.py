@@ -19,15 +19,16 @@ BY_SYMBOL = "select * from symbol_status(%s)"
 @click.option(
     "--symbols",
     metavar="LIST",
-    help="Tell of these tickers too, separated by commas, or '*' for all.",
+    help="Also show these tickers, separated by commas, or '*' for all.",
 )
 @options.as_json("One JSON object; lags are in seconds.")
 @options.database_url
 @options.verbosity
 def status(symbols: str | None, as_json: bool, database_url: str | None) -> None:
-    """Say how the feed is doing, and each symbol.
+    """Show how the feed is doing, and each symbol.
 
-    Its clock, who is subscribed, what comes in, what is owed, what waits. Times are UTC.
+    The feed's clock, live subscriptions, incoming bars, minutes owed (missed live and not filled yet),
+    and what waits to be processed. Times are UTC.
 
     \b
     Example: tickstock status --symbols AAPL,TSLA
