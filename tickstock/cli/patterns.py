@@ -167,7 +167,7 @@ def test(
     own = _own(file, found, ours)
     with _database(database_url) as conn:
         if conn is None and any(isinstance(each, SqlPattern) for each in own):
-            well = f"{file} has no errors in its declaration. To run a pattern in SQL, give --database-url."
+            well = f"{file} declares a valid pattern. To try a pattern in SQL, give --database-url."
             click.echo(well, err=as_json)
             return
         market = Market(5, days)
