@@ -20,7 +20,7 @@ def load(files: tuple[str, ...], as_json: bool, database_url: str | None) -> Non
     """Load the vendor's minute flat files (.csv, .csv.gz, or - for standard input).
 
     Loading a file again changes nothing. Loaded history is not scanned for patterns: use
-    `tickstock scan --from`.
+    `tickstock scan --from 2025-11-24`.
 
     \b
     Example: tickstock load 2025-11-*.csv.gz
