@@ -160,7 +160,11 @@ def _fill_owed(conn: Connection[TupleRow], client: RestClient, feed: str, as_jso
     what = {"gaps": len(gaps), "still_owed": left, **_listed(total)}
     _tell(what, f"{len(gaps):,} gaps", total.counts, as_json)
     if left is not None and not as_json:
-        click.echo(f"{left:,} gaps are still owed: tickstock gaps" if left else "nothing is owed")
+        click.echo(
+            f"{left:,} gaps are still owed: `tickstock gaps` says why"
+            if left
+            else "nothing is owed"
+        )
     return total
 
 

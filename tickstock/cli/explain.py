@@ -19,7 +19,7 @@ from tickstock.patterns import discover
 from tickstock.scan.explain import Candle, Explanation
 from tickstock.scan.explain import explain as explain_event
 
-ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first Redis"}
+ON_REDIS = {True: "yes", False: "not yet", None: "no: found before any scanner had a Redis"}
 
 
 @click.command()
@@ -99,7 +99,7 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
 def _outcome(outcome: dict[str, Any] | None, direction: str) -> list[tuple[str, str]]:
     if outcome is None:
         return []
-    sign = ", above 0: it was right" if direction != "neutral" else ""
+    sign = " (above 0: it was right)" if direction != "neutral" else ""
     told = [
         f"{100 * value:+.2f} % after {number}"
         for number in (1, 5, 20)
