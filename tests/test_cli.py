@@ -98,6 +98,8 @@ def test_version() -> None:
             ("simulate", "--fault", "drop=2"),
             ": drop=2.0: the rate of a fault is from 0 to 1",
         ),
+        (("simulate", "--start", "0001-01-01"), ": give a day of the years 1970 to 2999"),
+        (("simulate", "--start", "9999-12-31"), ": give a day of the years 1970 to 2999"),
         (("simulate", "--fault", "drop"), ": drop is not of the form drop=0.01"),
         (("simulate", "--symbols", "1000000"), ": 1000000 is not in the range"),
         (("listen", "--exec-timeout", "nan"), ": nan is not a number of seconds"),

@@ -246,7 +246,7 @@ def test_the_simulated_feed_is_where_the_simulator_is() -> None:
 def test_volumes_are_declared() -> None:
     declared = yaml.safe_load(TEXT)["volumes"].keys()
     used = [v.split(":") for service in SERVICES.values() for v in service.get("volumes", [])]
-    assert sorted(declared) == sorted(source for source, *_ in used if "/" not in source)
+    assert set(declared) == {source for source, *_ in used if "/" not in source}
     for source, _, *mode in used:
         if "/" in source:
             assert (ROOT / source).is_dir()

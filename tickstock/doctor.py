@@ -21,7 +21,14 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock import redis
-from tickstock.db.connection import connect, fetch_value, first_line, require_schema, where
+from tickstock.db.connection import (
+    connect,
+    fetch_value,
+    first_line,
+    is_read_only,
+    require_schema,
+    where,
+)
 from tickstock.db.source import database
 from tickstock.embedded.paths import data_dir
 from tickstock.errors import FeedUnreachableError, RestNotInPlanError, TickstockError
@@ -163,7 +170,12 @@ class Doctor:
     def _privileges(self) -> Iterator[Finding]:
         lacking = [row[0] for row in self._db.execute(PRIVILEGES)]
         user = self._db.info.user
-        if lacking:
+        if is_read_only(self._db):
+            yield Finding(
+                "privileges", Level.FAIL, "the database is read-only, a standby perhaps",
+                "set TICKSTOCK_DATABASE_URL to the primary",
+            )  # fmt: skip
+        elif lacking:
             yield Finding(
                 "privileges", Level.FAIL, f"{user} may not read and write {', '.join(lacking)}",
                 f"let the owner of the schema run `tickstock db grant writer {user}`",

@@ -1,6 +1,70 @@
 -- The calendar of the New York exchanges as analysts ask for it. Its data is the table trading_days;
 -- session_of(), which tells a moment's session, is made of it by tickstock.rebuild_session_of().
 
+create or replace function tickstock.rebuild_session_of() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  special record;
+  -- One day more at each end, so that no moment between the first and the last one is without a bit.
+  first_day date := (select min(day) - 1 from public.trading_days);
+  last_day date := (select max(day) + 1 from public.trading_days);
+  is_unusual text;
+  is_summer text;
+begin
+  -- The calendar as constants: a generated column must not read tables.
+  select array_agg(c.day order by c.day) as days, array_agg(t.opens_at at time zone 'America/New_York' order by c.day) as opens,
+    array_agg(t.closes_at at time zone 'America/New_York' order by c.day) as closes
+  into special
+  from (select d::date as day from generate_series(first_day::timestamp, last_day::timestamp, interval '1 day') d) c
+  left join public.trading_days t on t.day = c.day
+  where (t.opens_at at time zone 'America/New_York', t.closes_at at time zone 'America/New_York')
+    is distinct from (case when extract(isodow from c.day) < 6 then c.day + time '09:30' end,
+                      case when extract(isodow from c.day) < 6 then c.day + time '16:00' end);
+  -- Two bits a day, by the date in New York's winter time, five hours behind UTC all year: to ask for New York's time
+  -- itself takes longer than all else that is done to find a bar's session, so that is done on unusual days only. In
+  -- summer an hour of the next day has that date, too. It is closed, unless the next day is special.
+  select
+    string_agg(case when extract(isodow from noon) > 5 or noon::date = any (special.days) or noon::date + 1 = any (special.days)
+               then '1' else '0' end, '' order by noon),
+    string_agg(case when noon at time zone 'America/New_York' < noon at time zone interval '-05:00' then '1' else '0' end, '' order by noon)
+  into is_unusual, is_summer
+  from generate_series(first_day + time '12:00', last_day + time '12:00', interval '1 day') noon;
+
+  execute format($f$
+    create or replace function tickstock.special_session(local timestamp) returns text
+    language plpgsql immutable parallel safe
+    as $body$
+    declare
+      nth integer := array_position(%L::date[], local::date);
+      is_usual boolean := nth is null and extract(isodow from local) < 6;
+      opens timestamp := case when is_usual then local::date + time '09:30' else (%L::timestamp[])[nth] end;
+      closes timestamp := case when is_usual then local::date + time '16:00' else (%L::timestamp[])[nth] end;
+    begin
+      return case
+        when local >= local::date + time '04:00' and local < opens then 'pre'
+        when local >= opens and local < closes then 'regular'
+        when local >= closes and local < closes + interval '4 hours' then 'after'
+        else 'closed' end;
+    end $body$ $f$, special.days, special.opens, special.closes);
+
+  execute format($f$
+    create or replace function public.session_of(ts timestamptz) returns text
+    language sql immutable parallel safe
+    return case
+      when ts < %1$L or ts >= %2$L then 'closed'
+      when get_bit(%3$L::varbit, (ts at time zone interval '-05:00')::date - %5$L::date) = 1
+        then tickstock.special_session(ts at time zone 'America/New_York')
+      else (array['closed', 'pre', 'regular', 'after', 'closed'])[1 + width_bucket((ts at time zone interval '-05:00')::time,
+        case get_bit(%4$L::varbit, (ts at time zone interval '-05:00')::date - %5$L::date)
+          when 1 then array[time '03:00', '08:30', '15:00', '19:00'] else array[time '04:00', '09:30', '16:00', '20:00'] end)] end $f$,
+    coalesce((first_day + 1)::timestamp at time zone 'America/New_York', 'infinity'),
+    coalesce(last_day::timestamp at time zone 'America/New_York', '-infinity'), is_unusual, is_summer, first_day);
+end $$;
+comment on function tickstock.rebuild_session_of() is
+  'Makes session_of() anew from trading_days. A trigger calls it when the calendar changes.';
+select tickstock.rebuild_session_of();
+
 create or replace view sessions as
 select d.day, s.session, s.starts, s.ends, (extract(epoch from s.ends - s.starts) / 60)::integer as minutes
 from trading_days d

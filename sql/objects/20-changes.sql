@@ -121,13 +121,15 @@ create or replace trigger after_delete after delete on ohlcv_1min
 create or replace trigger before_truncate before truncate on ohlcv_1min
   for each statement execute function tickstock.before_truncate();
 
+-- What it makes holds days as text, which is read in whatever style a session has: 03.07. is not always in July.
+alter function tickstock.rebuild_session_of() set datestyle = 'ISO';
+
 create or replace function tickstock.after_calendar_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   changed date[];
   first_day date;
-  scan text := coalesce(current_setting('tickstock.scan_queue', true), '');
 begin
   if tg_op = 'INSERT' then
     changed := array(select day from new_days);
@@ -137,7 +139,8 @@ begin
     changed := array(select day from old_days union select day from new_days);
   end if;
   -- Who is writing bars does so by the old calendar: wait for them, then do the day's bars again. That
-  -- renews their session and marks their half hours, so candles of the day, week and month follow.
+  -- renews their session, marks their half hours, so candles of the day, week and month follow, and queues
+  -- them for the scanners, since patterns look at sessions.
   lock table public.ohlcv_1min in share row exclusive mode;
   -- Now that nobody is dropping bars either.
   first_day := (tickstock.bars_since() at time zone 'America/New_York')::date;
@@ -146,17 +149,36 @@ begin
       tickstock.bars_since();
   end if;
   perform tickstock.rebuild_session_of();
-  perform set_config('tickstock.scan_queue', 'off', true);
   for i in 1 .. coalesce(cardinality(changed), 0) loop
     update public.ohlcv_1min set volume = volume
     where ts >= changed[i]::timestamp at time zone 'America/New_York'
       and ts < (changed[i] + 1)::timestamp at time zone 'America/New_York';
+    -- A day that has lost its session, or a symbol's only bars in it, has no part left that would bring it along.
+    if current_setting('tickstock.scan_queue', true) is distinct from 'off' then
+      insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
+      select tickstock.shard_of(b.symbol), 'daily', c.complete_at, array_agg(b.symbol), array_agg(c.starts)
+      from (select d as starts, public.candle_complete_at('daily', d) as complete_at
+            from (select changed[i]::timestamp at time zone 'America/New_York' as d) m) c
+      cross join lateral (
+        select distinct o.symbol from public.ohlcv_1min o
+        where o.ts >= c.starts and o.ts < public.candle_end('daily', c.starts)) b
+      group by 1, c.complete_at;
+    end if;
   end loop;
-  perform set_config('tickstock.scan_queue', scan, true);
   return null;
 end $$;
 comment on function tickstock.after_calendar_change() is
   'Trigger of trading_days, per statement: sessions and candles of the days that changed are made anew. old_days and new_days: the rows, as they were and as they are.';
+
+create or replace function tickstock.before_calendar_truncate() returns trigger
+language plpgsql
+as $$
+begin
+  raise exception 'trading_days can''t be truncated: nothing would tell which days'' sessions and candles to make anew'
+    using errcode = 'feature_not_supported', hint = 'delete from trading_days does so, day by day.';
+end $$;
+comment on function tickstock.before_calendar_truncate() is
+  'Trigger of trading_days: truncate is refused, since it tells no rows and the candles would not follow.';
 
 -- Once per row, up to version 0.1.
 drop trigger if exists after_calendar_change on trading_days;
@@ -166,3 +188,5 @@ create or replace trigger after_calendar_update after update on trading_days
   referencing new table as new_days old table as old_days for each statement execute function tickstock.after_calendar_change();
 create or replace trigger after_calendar_delete after delete on trading_days
   referencing old table as old_days for each statement execute function tickstock.after_calendar_change();
+create or replace trigger before_calendar_truncate before truncate on trading_days
+  for each statement execute function tickstock.before_calendar_truncate();

@@ -16,7 +16,10 @@ select b.symbol, b.ts, coalesce(last.replaced_at, timestamptz '2000-01-01 00:00+
 from ohlcv_1min b
 left join lateral (
   select r.replaced_at, r.replaced_by from ohlcv_revisions r
-  where r.symbol = b.symbol and r.ts = b.ts order by r.id desc limit 1) last on true;
+  where r.symbol = b.symbol and r.ts = b.ts
+    -- Revisions of a bar that was deleted before this one came do not tell when it came.
+    and (r.replaced_at <= timestamptz '2000-01-01 00:00+00' + make_interval(secs => b.came - 1)) is not true
+  order by r.id desc limit 1) last on true;
 comment on view ohlcv_1min_versions is
   'Minute bars as they are and as they were before each correction, with the times between which the database had them, by its clock. known_until null: until now. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
 call tickstock.copy_comments('ohlcv_1min', 'ohlcv_1min_versions');

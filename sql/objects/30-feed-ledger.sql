@@ -58,8 +58,10 @@ create or replace function tickstock.extend_stretch(id bigint, first timestamptz
                                                     stored_after interval default null) returns void
 language sql
 begin atomic
+  -- A minute that has not begun was not covered: a bar with a wrong time must not hide what is missed until then.
   update public.feed_stretches s
-  set starts = coalesce(s.starts, first), latest = greatest(s.latest, extend_stretch.latest), bars = s.bars + extend_stretch.bars,
+  set starts = coalesce(s.starts, case when first > clock_timestamp() then date_trunc('minute', clock_timestamp()) else first end),
+    latest = greatest(s.latest, least(extend_stretch.latest, date_trunc('minute', clock_timestamp()))), bars = s.bars + extend_stretch.bars,
     frames_waiting = extend_stretch.frames_waiting, spilled_bytes = extend_stretch.spilled_bytes, stored_after = extend_stretch.stored_after
   where s.id = extend_stretch.id;
 end;

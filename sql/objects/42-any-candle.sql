@@ -228,8 +228,9 @@ as $$
 declare
   query constant text := case when fill then tickstock.filled_query(timeframe, sessions) else tickstock.candles_query(timeframe, sessions) end;
   width constant interval := (tickstock.frame_of(timeframe, sessions)).width;
-  -- In which a liquid symbol has so many candles: bars of four hours a day, two trading days in three. With last null, all time.
-  span interval := interval '5 days' + least(last * width * case when width < interval '1 day' then 6.0 else 1.5 end, interval '1000 years');
+  -- In which a liquid symbol has so many candles: bars of four hours a day, two trading days in three. With last null, or so large that
+  -- an interval could not hold it, all time.
+  span interval := interval '5 days' + least(case when last < 1000000 then last end * width * case when width < interval '1 day' then 6.0 else 1.5 end, interval '1000 years');
   latest constant timestamptz := public.latest_minute();
   starts timestamptz;
   ends timestamptz;
@@ -241,10 +242,14 @@ begin
     raise exception 'the last % candles? Give last a number from 1 up, or leave it out', last using errcode = 'invalid_parameter_value';
   end if;
   -- Each bar lies in a 4hour candle, or in a marked half hour. (Greatest and least pass over nulls.)
-  select greatest(since, least(min(c.ts), (select min(d.granule) from tickstock.dirty d where d.symbol = of_symbol)) - width - interval '1 day'),
-    least(until, case when fill then latest + interval '1 minute'
-                 else greatest(max(c.ts), (select max(d.granule) from tickstock.dirty d where d.symbol = of_symbol)) + interval '1 day' end)
+  select least(min(c.ts), (select min(d.granule) from tickstock.dirty d where d.symbol = of_symbol)),
+    greatest(max(c.ts), (select max(d.granule) from tickstock.dirty d where d.symbol = of_symbol))
   into starts, ends from tickstock.candles_4hour c where c.symbol = of_symbol;
+  if starts is null then
+    return;  -- no bars: since and until alone may be all time, in which no steps lead back
+  end if;
+  starts := greatest(since, starts - width - interval '1 day');
+  ends := least(until, case when fill then latest + interval '1 minute' else ends + interval '1 day' end);
   -- Backwards, in ever larger steps.
   while starts < ends and last is distinct from 0 loop
     reads_since := greatest(starts, ends - span);

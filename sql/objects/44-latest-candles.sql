@@ -20,7 +20,7 @@ begin
     ),
     -- Each bar lies in a 4hour candle, or in a marked half hour.
     active as materialized (
-      select c.symbol from tickstock.candles_4hour c where c.ts >= $1 - interval '1 day'
+      select c.symbol from tickstock.candles_4hour c where c.ts >= $3
       union select d.symbol from tickstock.dirty d where d.granule >= $1
     )
     select * from fresh
@@ -38,7 +38,8 @@ begin
     timeframe, case timeframe when '1min' then 0 else greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer) end,
     -- Bars have a column more than candles.
     'o.symbol, o.ts, o.open, o.high, o.low, o.close, o.volume, o.vwap, o.trades, o.bars, o.session, o.complete')
-  using earliest, greatest(earliest, public.candle_start(timeframe, latest - width));
+  -- The day before is taken here: in a plan TimescaleDB takes "no chunk" from -infinity less a day.
+  using earliest, greatest(earliest, public.candle_start(timeframe, latest - width)), earliest - interval '1 day';
 end $$;
 comment on function latest_candles(text, timestamptz) is
   'The latest candle of each symbol, by symbol, of those that begin at or after since. since null: the feed''s last seven days. Example: select symbol, close from latest_candles(''5min'') where complete.';

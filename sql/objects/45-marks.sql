@@ -32,6 +32,8 @@ comment on function tickstock.thin_marks() is
 
 create or replace function tickstock.move_recent() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+-- In other styles a time is written with a short zone name, which may be read as another zone: CST, IST.
+set datestyle = 'ISO'
 as $$
 declare
   latest timestamptz := public.latest_minute();

@@ -10,6 +10,7 @@ drop function if exists tickstock.rematerialize(text, text, text[], timestamptz[
 create or replace function tickstock.rematerialize(timeframe text, symbols text[], granules timestamptz[])
 returns void
 language plpgsql
+set datestyle = 'ISO'  -- as in tickstock.move_recent(): the times are put into statements
 as $$
 declare
   -- The table, or what holds the rows of the continuous aggregate.

@@ -2,6 +2,7 @@
 
 create or replace function tickstock.set_bars_since(since timestamptz) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'  -- as in tickstock.move_recent()
 as $$
 begin
   execute format('create or replace function tickstock.bars_since() returns timestamptz
@@ -76,7 +77,7 @@ begin
       -- One by one, and the table before its indexes, which drop_chunks() would lock first: no deadlock with readers.
       begin
         execute format('lock table only %s in access exclusive mode', chunk_names[i]);
-        execute format('select drop_chunks(%L, older_than => %L::timestamptz)', 'public.ohlcv_1min', chunk_ends[i]);
+        execute 'select drop_chunks(''public.ohlcv_1min'', older_than => $1)' using chunk_ends[i];
       exception when undefined_table then
         null;  -- dropped meanwhile
       end;

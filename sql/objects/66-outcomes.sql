@@ -38,6 +38,20 @@ begin
       end $f$ $q$, tf.timeframe);
     execute format('comment on function tickstock.closes_after_%s(text, timestamptz, integer) is %L', tf.timeframe,
       format('Closes of the next so many complete %s candles of the symbol after the one that begins at starts, or of as many as there are; and a time by which these have begun.', tf.timeframe));
+    execute format($q$
+      create or replace function tickstock.open_after_%1$s(of_symbol text, starts timestamptz) returns numeric
+      language plpgsql stable parallel safe
+      set plan_cache_mode = force_generic_plan
+      as $f$
+      declare
+        -- As above: a bound keeps the view from making all later candles.
+        until constant timestamptz := (select a.until from tickstock.closes_after_%1$s(of_symbol, starts, 1) a);
+      begin
+        return (select c.open from public.ohlcv_%1$s c
+                where c.symbol = of_symbol and c.ts > starts and c.ts <= until order by c.ts limit 1);
+      end $f$ $q$, tf.timeframe);
+    execute format('comment on function tickstock.open_after_%s(text, timestamptz) is %L', tf.timeframe,
+      format('Open of the next %s candle of the symbol after the one that begins at starts, complete or not; null if there is none.', tf.timeframe));
   end loop;
 end $$;
 
@@ -45,7 +59,18 @@ create or replace view event_outcomes as
 select e.id, e.pattern, e.symbol, e.timeframe, e.ts, e.direction, e.strength, e.price, e.late, a.candles_after,
   round((a.closes[1] / nullif(e.price, 0) - 1) * a.sign, 6) as return_1,
   round((a.closes[5] / nullif(e.price, 0) - 1) * a.sign, 6) as return_5,
-  round((a.closes[20] / nullif(e.price, 0) - 1) * a.sign, 6) as return_20
+  round((a.closes[20] / nullif(e.price, 0) - 1) * a.sign, 6) as return_20,
+  case e.timeframe
+    when '1min' then tickstock.open_after_1min(e.symbol, e.ts)
+    when '5min' then tickstock.open_after_5min(e.symbol, e.ts)
+    when '15min' then tickstock.open_after_15min(e.symbol, e.ts)
+    when '30min' then tickstock.open_after_30min(e.symbol, e.ts)
+    when '1hour' then tickstock.open_after_1hour(e.symbol, e.ts)
+    when '4hour' then tickstock.open_after_4hour(e.symbol, e.ts)
+    when 'daily' then tickstock.open_after_daily(e.symbol, e.ts)
+    when 'weekly' then tickstock.open_after_weekly(e.symbol, e.ts)
+    when 'monthly' then tickstock.open_after_monthly(e.symbol, e.ts)
+  end as next_open
 from events e
 cross join lateral (
   select c.closes, cardinality(c.closes) as candles_after, case e.direction when 'short' then -1 else 1 end as sign
@@ -78,6 +103,7 @@ comment on column event_outcomes.candles_after is 'Complete candles of the symbo
 comment on column event_outcomes.return_1 is 'Close of the next candle / price - 1; with the opposite sign for a short event, so that above 0 it was right. 0.01 is one percent. Null while there is no such candle.';
 comment on column event_outcomes.return_5 is 'The same for the fifth candle after it.';
 comment on column event_outcomes.return_20 is 'The same for the twentieth candle after it.';
+comment on column event_outcomes.next_open is 'Open of the next candle of its timeframe, complete or not: the first price after the event. Nobody who acts on an event gets the event''s own price; after a daily one there is a night in between. Null while there is no next candle.';
 
 create or replace view pattern_performance as
 select o.pattern, o.timeframe, o.direction, count(*) as events,
@@ -92,7 +118,7 @@ select o.pattern, o.timeframe, o.direction, count(*) as events,
 from event_outcomes o
 group by o.pattern, o.timeframe, o.direction;
 comment on view pattern_performance is
-  'How often each pattern was right, by timeframe and direction, over all events that are not retracted. Without costs and spread; overlapping events all count. Computed at each query, a thousand or more events a second: choose a pattern or a timeframe. Example: select * from pattern_performance where timeframe = ''5min'' order by hit_rate_5 desc nulls last. For a stretch of time aggregate event_outcomes in the same way.';
+  'How often each pattern was right, by timeframe and direction, over all events that are not retracted. Measured from the close that made the event, a price that nobody who acts on it can get: see event_outcomes.next_open. Without costs and spread; overlapping events all count. Computed at each query, a thousand or more events a second: choose a pattern or a timeframe. Example: select * from pattern_performance where timeframe = ''5min'' order by hit_rate_5 desc nulls last. For a stretch of time aggregate event_outcomes in the same way.';
 comment on column pattern_performance.pattern is 'Name of the pattern.';
 comment on column pattern_performance.timeframe is 'Timeframe.';
 comment on column pattern_performance.direction is 'long, short or neutral.';
@@ -133,7 +159,9 @@ begin
   end if;
   return query execute format($q$
     select * from (
-      select (row_number() over (order by c.ts) - 1 - count(*) filter (where c.ts < $2) over ())::integer as place,
+      select (row_number() over (order by c.ts) - 1 - count(*) filter (where c.ts < $2) over ()
+              -- Its own candle may be gone: the next one is 1 all the same.
+              + case when c.ts > $2 then 1 - count(*) filter (where c.ts = $2) over () else 0 end)::integer as place,
         c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.vwap, c.trades, c.bars, c.session
       from public.ohlcv_%1$s c
       where c.symbol = $1 and c.ts >= $3 and c.ts <= $5 and (c.complete or c.ts <= $2)) p

@@ -194,7 +194,7 @@ do $$
 declare
   tf record;
 begin
-  for tf in select timeframe from timeframes where timeframe in ('1min', '5min') loop
+  for tf in select timeframe from timeframes loop
     execute format($q$
       create or replace function tickstock.fresh_%1$s(symbols text[], after float8[], until float8[])
       returns table (changes text, nth float8[], starts float8[], opens float8[], highs float8[], lows float8[], closes float8[],

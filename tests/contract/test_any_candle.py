@@ -394,6 +394,30 @@ def test_a_part_of_a_filled_series_is_what_it_is_in_the_whole(
         assert part == every[first:last] != []
 
 
+def test_all_time_is_no_time_too_long(conn: Connection[TupleRow]) -> None:
+    conn.execute(WRITE, ("A", new_york(date(2025, 11, 26), time(9, 45)), 500, 7, 500, 3, True))
+    ever = ("-infinity", "infinity")
+    for symbol in ("A", "of nobody"):
+        for last, fill in [(None, False), (None, True), (3, False), (3, True)]:
+            ask = "select * from candles(%s, '5min', %s, %s, %s, fill => %s)"
+            found, wanted = (
+                conn.execute(ask, (symbol, *bounds, last, fill)).fetchall()
+                for bounds in (ever, (None, None))
+            )
+            assert found == wanted
+            assert bool(found) == (symbol == "A")
+
+
+def test_more_than_there_are_is_all(conn: Connection[TupleRow]) -> None:
+    conn.execute(WRITE, ("A", new_york(date(2025, 11, 26), time(9, 45)), 500, 7, 500, 3, True))
+    for timeframe in ("1min", "10 minutes", "monthly", "100 years"):
+        ask = "select * from candles('A', %s, last => %s)"
+        every, *most = (
+            conn.execute(ask, (timeframe, last)).fetchall() for last in (None, 999_999, 2**31 - 1)
+        )
+        assert most == [every, every] != [[], []]
+
+
 @pytest.mark.parametrize(
     ("timeframe", "sessions", "told"),
     [

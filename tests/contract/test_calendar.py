@@ -127,6 +127,40 @@ def test_the_session_of_any_moment(conn: Connection[TupleRow], moment: datetime)
     assert fetch_value(conn, "select session_of(%s)", moment) == session_at(moment)
 
 
+SLOTS = st.integers(0, 47)
+"""Half hours of a day in New York."""
+
+
+@on_a_database(examples=60)
+@given(
+    day=st.dates(FIRST, LAST) | st.sampled_from(clock_changes() + half_days() + holidays()),
+    slots=st.none() | st.tuples(SLOTS, SLOTS).filter(lambda each: each[0] < each[1]),
+)
+def test_sessions_follow_whatever_day_is_corrected(
+    conn: Connection[TupleRow], day: date, slots: tuple[int, int] | None
+) -> None:
+    """Sundays, sessions at night, no session: session_of() tells what the calendar says."""
+    midnight = datetime.combine(day, time(0))
+    hours = [
+        (midnight + n * HOUR / 2).replace(tzinfo=NEW_YORK).astimezone(UTC) for n in slots or ()
+    ]
+    moments = [new_york(day - DAY, time(0)) + n * HOUR / 2 for n in range(3 * 48 + 3)]
+    with conn.transaction(force_rollback=True):
+        conn.execute("delete from trading_days where day = %s", (day,))
+        if hours and hours[0] < hours[1]:  # at night an hour of New York is missing, or comes twice
+            conn.execute("insert into trading_days values (%s, %s, %s)", (day, *hours))
+        told = conn.execute(
+            """
+            select m.ts, session_of(m.ts), coalesce(s.session, 'closed')
+            from unnest(%s::timestamptz[]) m (ts)
+            left join sessions s on m.ts >= s.starts and m.ts < s.ends
+              and s.day = (m.ts at time zone 'America/New_York')::date
+            """,
+            (moments,),
+        ).fetchall()
+    assert [(ts, session) for ts, session, _ in told] == [(ts, wanted) for ts, _, wanted in told]
+
+
 # Before the opening, at its edges, around the closes of half days, at the close and in the evening.
 CLOCK = [
     time(*hour_minute)

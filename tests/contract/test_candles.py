@@ -4,11 +4,14 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import exchange_calendars
+import psycopg
+import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.contract.oracle import OFFICIAL, differences, read_snapshot
 from tickstock.bars import Bar
+from tickstock.db.connection import connect
 from tickstock.db.writer import Counts, write_bars
 from tickstock.timeframes import TIMEFRAMES
 
@@ -40,6 +43,23 @@ def test_what_goes_in_comes_out_to_the_last_digit(conn: Connection[TupleRow]) ->
     row = conn.execute("select open, high, low, close, volume from ohlcv_1min").fetchone()
     assert row is not None
     assert list(map(str, row)) == list(map(str, numbers))
+
+
+@pytest.mark.parametrize(
+    "key", [("", "2025-11-24 15:00+00"), ("X", "infinity"), ("X", "-infinity")]
+)
+def test_a_bar_of_no_symbol_or_no_time_is_refused(
+    conn: Connection[TupleRow], key: tuple[str, str]
+) -> None:
+    # TimescaleDB has no chunk at the beginning of time, and says so first.
+    refused = (psycopg.errors.CheckViolation, psycopg.errors.DatetimeFieldOverflow)
+    with pytest.raises(refused):
+        conn.execute(
+            "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+            " values (%s, %s, 1, 1, 1, 1, 1)",
+            key,
+        )
+    assert conn.execute("select from ohlcv_1min").fetchall() == []
 
 
 UPSERT = """
@@ -79,6 +99,62 @@ def test_a_corrected_calendar_mends_the_day(conn: Connection[TupleRow]) -> None:
         assert differences(read_snapshot(conn), OFFICIAL.with_day(date(2025, 11, 28), None)) == []
         assert (bars("weekly"), bars("monthly")) == ((30,), (30,))
         refresh(conn)
+
+
+@pytest.mark.parametrize("style", ["German", "SQL, DMY", "Postgres, MDY"])
+def test_no_style_of_dates_changes_an_answer(conn: Connection[TupleRow], style: str) -> None:
+    def in_style(*statements: str) -> None:
+        # In these a moment in Shanghai is written with CST, which elsewhere is Chicago's time.
+        conn.execute("select set_config('datestyle', %s, false)", (style,))
+        conn.execute("set timezone = 'Asia/Shanghai'")
+        for statement in statements:
+            conn.execute(statement)
+        conn.execute("reset datestyle")
+        conn.execute("set timezone = 'UTC'")
+
+    for minute in ("2025-06-27 16:30+00", "2025-07-03 16:30+00", "2025-08-01 16:30+00"):
+        conn.execute(UPSERT, ("A", minute, 60, 100, 10, True))
+    in_style(
+        "call ohlcv_refresh()",
+        "update ohlcv_1min set high = 2 * high where ts < '2025-07-04T00:00Z'",
+        "delete from trading_days where day = '2025-08-01'",
+        "call ohlcv_refresh()",
+    )
+    calendar = OFFICIAL.with_day(date(2025, 8, 1), None)
+    whole = read_snapshot(conn)
+    assert differences(whole, calendar) == []
+    in_style("call drop_bars('2025-07-05T00:00Z')")
+    kept = read_snapshot(conn)
+    dropped = whole.bars[:60]
+    assert kept.bars == whole.bars[60:]
+    assert differences(kept, calendar, dropped) == []
+
+
+def test_programs_read_times_whatever_style_the_database_has(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    database = psycopg.sql.Identifier(conn.info.dbname)
+    for setting in ("datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"):
+        alter = psycopg.sql.SQL("alter database {} set " + setting)
+        conn.execute(alter.format(database))
+    with connect(url, program="test") as fresh:
+        times = (
+            "select timestamptz '2025-07-03 17:00Z', date '2025-07-03', interval '1 day 2 hours'"
+        )
+        assert fresh.execute(times).fetchall() == [
+            (datetime(2025, 7, 3, 17, tzinfo=UTC), date(2025, 7, 3), timedelta(days=1, hours=2))
+        ]
+
+
+def test_the_calendar_is_not_truncated_behind_the_candles_back(
+    conn: Connection[TupleRow],
+) -> None:
+    conn.execute(UPSERT, ("A", "2025-11-28 17:30+00", 60, 100, 10, False))
+    refresh(conn)
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="can't be truncated") as caught:
+        conn.execute("truncate trading_days")
+    assert caught.value.diag.message_hint == "delete from trading_days does so, day by day."
+    assert differences(read_snapshot(conn)) == []
 
 
 def test_the_calendar_is_that_of_exchange_calendars(conn: Connection[TupleRow]) -> None:

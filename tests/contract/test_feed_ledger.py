@@ -175,6 +175,30 @@ def test_the_view_tells_why_and_how_much(conn: Connection[TupleRow]) -> None:
     ]
 
 
+def test_a_bar_of_tomorrow_covers_nothing(conn: Connection[TupleRow]) -> None:
+    """One with a wrong time, that is, as far as it is not refused: it must not hide what is missed."""
+    now = fetch_value(conn, "select date_trunc('minute', clock_timestamp())")
+    tomorrow = now + timedelta(hours=20)
+    for first in (now - timedelta(hours=1), tomorrow):
+        stretch_id = fetch_value(conn, "select tickstock.open_stretch('ws://x', 'AM', '{A}')")
+        conn.execute(
+            "select tickstock.extend_stretch(%s, %s, %s, 2)", (stretch_id, first, tomorrow)
+        )
+        conn.execute("select tickstock.close_stretch(%s, 'lost', false)", (stretch_id,))
+    latest = fetch_value(conn, "select max(upper(covered)) from feed_live")
+    assert now - timedelta(minutes=LATE) <= latest <= now
+    first, last = conn.execute(
+        "select min(starts), max(starts) from feed_stretches"
+    ).fetchone() or (None, None)
+    assert (first, now <= last < tomorrow) == (now - timedelta(hours=1), True)
+
+
+def test_late_bars_alone_begin_no_stretch(conn: Connection[TupleRow]) -> None:
+    stretch_id = fetch_value(conn, "select tickstock.open_stretch('ws://x', 'AM', '{A}')")
+    conn.execute("select tickstock.extend_stretch(%s, null, %s, 2)", (stretch_id, ts(0)))
+    assert fetch_value(conn, "select starts from feed_stretches") is None
+
+
 def test_a_stretch_is_alive_as_long_as_its_session(conn: Connection[TupleRow], url: str) -> None:
     with connect(url, program="test") as other:
         stretch_id = fetch_value(other, "select tickstock.open_stretch('ws://x', 'AM', null)")

@@ -61,6 +61,17 @@ def test_it_is_each_symbol_s_last(conn: Connection[TupleRow]) -> None:
     check(conn, early)
 
 
+def test_since_ever_it_is_the_last_of_all(conn: Connection[TupleRow]) -> None:
+    conn.execute(BARS)
+    conn.execute("call ohlcv_refresh()")
+    for timeframe in TIMEFRAMES:
+        ever, early = (
+            conn.execute("select * from latest_candles(%s, %s)", (timeframe, since)).fetchall()
+            for since in ("-infinity", "2025-01-01")
+        )
+        assert ever == early != []
+
+
 def test_by_default_it_is_the_feed_s_last_week(conn: Connection[TupleRow]) -> None:
     conn.execute(BARS)
     week = conn.execute("select feed_clock() - interval '7 days'").fetchall()[0][0]

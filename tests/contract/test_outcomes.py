@@ -88,6 +88,23 @@ def test_outcomes_are_what_the_candles_say(market: Connection[TupleRow], timefra
             assert told[ts] == row, (symbol, ts)
 
 
+@pytest.mark.parametrize("timeframe", TIMEFRAMES)
+def test_the_next_open_is_that_of_the_next_candle(
+    market: Connection[TupleRow], timeframe: str
+) -> None:
+    """Also of one that is forming."""
+    opens = market.execute(
+        f"select ts, open from ohlcv_{timeframe} where symbol = 'UP' order by ts".encode()
+    ).fetchall()
+    told = market.execute(
+        "select ts, next_open from event_outcomes where symbol = 'UP' and timeframe = %s order by ts",
+        (timeframe,),
+    ).fetchall()
+    following = [*(price for _, price in opens[1:]), None]
+    assert told == [(ts, price) for (ts, _), price in zip(opens, following, strict=True)]
+    assert len(told) > 1
+
+
 def test_performance_is_that_of_the_outcomes(market: Connection[TupleRow]) -> None:
     rows = market.execute("select * from event_outcomes where timeframe in ('5min', 'daily')")
     names = [column.name for column in rows.description or ()]
@@ -155,6 +172,21 @@ def test_the_candles_of_an_event(market: Connection[TupleRow]) -> None:
     assert market.execute("select * from event_candles(-1)").fetchall() == []
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="the -1 candles after an event"):
         market.execute("select * from event_candles(1, -1)")
+
+
+def test_the_next_candle_is_not_taken_for_one_that_is_gone(market: Connection[TupleRow]) -> None:
+    complete = candles(market, "1min", "UP")
+    ts = complete[10][0]
+    id_ = fetch_value(
+        market, "select id from events where symbol = 'UP' and timeframe = '1min' and ts = %s", ts
+    )
+    with market.transaction(force_rollback=True):
+        market.execute("delete from ohlcv_1min where symbol = 'UP' and ts = %s", (ts,))
+        rows = market.execute(
+            "select place, ts from event_candles(%s, after => 2)", (id_,)
+        ).fetchall()
+    places = [(n - 10, candle[0]) for n, candle in enumerate(complete[:13]) if 7 <= n != 10]
+    assert rows == places
 
 
 def test_an_event_without_its_first_candle_has_its_own(market: Connection[TupleRow]) -> None:

@@ -97,6 +97,22 @@ def test_of_bars_that_came_before_it_was_kept_nobody_knows_when(
     assert [(row[0], row[2] is None) for row in rows] == [(2, True), (3, False)]
 
 
+def test_a_bar_that_comes_again_after_its_deletion_was_not_known_meanwhile(
+    conn: Connection[TupleRow],
+) -> None:
+    write_bars(conn, [bar(2)], source="feed")
+    write_bars(conn, [bar(3)], source="rest")
+    conn.execute("delete from ohlcv_1min")
+    assert [row[0] for row in conn.execute(VERSIONS).fetchall()] == [2], "the last one is gone"
+    # As if all that had been an hour ago.
+    conn.execute("update ohlcv_revisions set replaced_at = replaced_at - interval '1 hour'")
+    before = now(conn)
+    write_bars(conn, [bar(4)], source="rest")
+    (*_, (close, source, known_from, known_until)) = conn.execute(VERSIONS).fetchall()
+    assert (close, source, known_until) == (4, None, None)
+    assert before <= known_from <= now(conn) + A_SECOND
+
+
 def test_what_another_source_only_completes_is_no_correction(conn: Connection[TupleRow]) -> None:
     write_bars(conn, [bar(2)], source="feed")
     write_bars(conn, [bar(2, trades=7)], source="rest")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, LiteralString
 
@@ -86,12 +86,15 @@ def until(url: str, query: LiteralString, wanted: object = True, *params: object
 
 
 class Program:
-    """A tickstock command that runs. Its lines so far are in `output` and `errors`."""
+    """A tickstock command that runs. Its lines so far are in `output` and `errors`.
 
-    def __init__(self, *arguments: str, **settings: str) -> None:
+    `inside`: a command that runs the one which is given to it, in surroundings of its own.
+    """
+
+    def __init__(self, *arguments: str, inside: Sequence[str] = (), **settings: str) -> None:
         self.name = arguments[0]
         self.process = subprocess.Popen(
-            command(*arguments),
+            [*inside, *command(*arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -150,9 +153,9 @@ def stop_all(*programs: Program, number: signal.Signals = signal.SIGTERM) -> lis
 
 
 @contextmanager
-def running(*arguments: str, **settings: str) -> Iterator[Program]:
+def running(*arguments: str, inside: Sequence[str] = (), **settings: str) -> Iterator[Program]:
     """A command that runs for the block; it must neither fail with a traceback nor tell the key."""
-    program = Program(*arguments, **settings)
+    program = Program(*arguments, inside=inside, **settings)
     try:
         yield program
     finally:

@@ -93,6 +93,13 @@ def test_history_of_the_others_is_filled(url: str, conn: Connection[TupleRow]) -
     assert told == ["A", "Z"]
 
 
+def test_history_up_to_the_last_day_of_the_calendar(url: str, conn: Connection[TupleRow]) -> None:
+    with ChoosyRest(LATER, refused={}) as rest:
+        done = run("backfill", "A", *HISTORY[-4:-1], "9999-12-31", **settings(url, rest))
+        assert done.returncode == 0, done.stderr
+    assert rest.symbols == ["A"]
+
+
 def test_a_wrong_key_ends_it_at_once(url: str, conn: Connection[TupleRow]) -> None:
     lose_minutes(conn, ["A", "Z"])
     with ChoosyRest(LATER, refused={"A": Reply(401, {"error": "Unknown API Key"})}) as rest:

@@ -10,6 +10,7 @@ from psycopg import Connection, sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
+from tests.feed.http_server import HttpServer, Reply
 from tests.feed.scripted_server import Peer, ScriptedServer
 from tickstock.db.roles import apply, plan
 from tickstock.doctor import Level, _clock, try_feed
@@ -211,3 +212,16 @@ def test_clocks(off: float, level: Level, word: str, engine: object) -> None:
     now = datetime(2026, 1, 5, 15, tzinfo=UTC)
     told = _clock((now + timedelta(seconds=off)).isoformat(), now, now)
     assert (told.level, word in told.found) == (level, True)
+
+
+def test_a_database_that_is_read_only(simulator: Simulator, url: str) -> None:
+    told = ask(
+        simulator, make_conninfo(url, options="-c default_transaction_read_only=on"), 1
+    )["privileges"]  # fmt: skip
+    assert (told["level"], "is read-only" in told["found"]) == ("FAIL", True)
+
+
+def test_a_server_whose_time_is_none(simulator: Simulator, url: str) -> None:
+    with HttpServer(Reply(content={"market": "open", "serverTime": 1_764_000_000})) as server:
+        told = ask(simulator, url, 0, TICKSTOCK_REST_URL=server.url)
+    assert told["clock"]["found"] == "not compared: the feed's server does not tell its time"

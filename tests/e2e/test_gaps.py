@@ -190,7 +190,7 @@ def test_the_subscription_follows_the_file_of_symbols(url: str, tmp_path: Path) 
     file.write_text("A  # the first\n")
     with Simulator(market(5, 390), keys=[KEY], closes=True, speed=600) as simulator:
         names = sorted(symbols_of(simulator))[:3]
-        file.write_text(f"{names[0]}  # the first\n")
+        file.write_text(f"\ufeff{names[0]}  # the first\n")  # as some editors on Windows do
         settings = settings_for(url, simulator)
         with running("ingest", "--symbols-file", str(file), **settings) as ingest:
             until(url, "select array_agg(distinct symbol) from ohlcv_1min", names[:1])

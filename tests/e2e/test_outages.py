@@ -1,12 +1,20 @@
 """The database or Redis gone for a while, a scanner killed: nothing is lost."""
 
+import resource
 import signal
+import socket
+from functools import partial
+from os import dup
+from pathlib import Path
 
 import pytest
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
+from psycopg.sql import SQL, Identifier
 
 from tests.conftest import Engine
+from tickstock.cli.ingest import spill_path
 from tickstock.db.connection import connect, fetch_value
 from tickstock.db.writer import Counts, write_bars
 from tickstock.embedded.redis import embedded_redis
@@ -15,7 +23,8 @@ from tickstock.simulator import Simulator
 from .channel import Channel
 from .hand_fed import bars, hand_fed
 from .hardship import cut_connections, database_gone, events, market, undisturbed_events
-from .program import DEADLINE, KEY, await_connected, eventually, running, stop_all, until
+from .program import DEADLINE, KEY, await_connected, eventually, run, running, stop_all, until
+from .proxy import Proxy
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
@@ -74,6 +83,28 @@ def test_a_batch_is_written_again_when_its_connection_is_cut_in_the_middle(
         until(url, STORED, 10)
         assert ingest.stop() == 0
     assert ingest.counts == Counts(received=10, inserted=10)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="known to Linux only")
+def test_a_database_server_that_vanishes_is_given_up_within_a_minute(url: str) -> None:
+    """Loopback loses no packets, so the kernel is asked what it would do."""
+    given = conninfo_to_dict(url)
+    target = f"{given['host']}/.s.PGSQL.{given.get('port') or 5432}"
+    with Proxy(target) as proxy:
+        over_tcp = make_conninfo(url, host="127.0.0.1", port=proxy.port)
+        with (
+            connect(over_tcp, program="test") as conn,
+            socket.socket(fileno=dup(conn.fileno())) as s,
+        ):
+            option = partial(s.getsockopt, socket.IPPROTO_TCP)
+            assert option(socket.TCP_USER_TIMEOUT) == 60_000
+            idle, each = option(socket.TCP_KEEPIDLE), option(socket.TCP_KEEPINTVL)
+            assert idle + each * option(socket.TCP_KEEPCNT) == 60
+        own = make_conninfo(over_tcp, tcp_user_timeout=5_000, keepalives_idle=7)
+        with connect(own, program="test") as conn, socket.socket(fileno=dup(conn.fileno())) as s:
+            option = partial(s.getsockopt, socket.IPPROTO_TCP)
+            assert option(socket.TCP_USER_TIMEOUT) == 5_000
+            assert option(socket.TCP_KEEPIDLE) == 7
 
 
 @pytest.mark.parametrize("spill_after", ["64", "0"])
@@ -155,6 +186,119 @@ def test_what_was_received_is_kept_when_ingest_is_stopped_while_the_database_is_
             until(url, STORED, 20)
             assert again.stop() == 0
     until(url, "select reason from feed_stretches order by id desc limit 1", "ingest was stopped")
+
+
+def read_only(conn: Connection[TupleRow], *, on: bool) -> None:
+    """As after a failover; for those who connect from now on, which all do."""
+    conn.execute(
+        SQL("alter database {} set default_transaction_read_only = {}").format(
+            Identifier(conn.info.dbname), on
+        )
+    )
+    conn.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where pid <> pg_backend_pid()"
+        " and datname = current_database() and application_name like 'tickstock %'"
+    )
+
+
+def test_bars_wait_for_a_database_that_is_read_only_for_a_while(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    arguments = ("ingest", "--symbols", "*", "--feed-url")
+    with hand_fed() as feed, running(*arguments, feed.url, **settings) as ingest:
+        await_connected(url, "ingest")
+        feed.send(*bars("A", range(5)))
+        until(url, STORED, 5)
+        read_only(conn, on=True)
+        feed.send(*bars("A", range(5, 10)))
+        ingest.await_error("database read-only, 5 bars wait")
+        second = run(*arguments, feed.url, **settings)
+        assert second.returncode == 3
+        assert "is read-only" in second.stderr
+        read_only(conn, on=False)
+        until(url, STORED, 10)
+        assert ingest.stop() == 0
+    assert ingest.counts == Counts(received=10, inserted=10)
+
+
+def test_what_the_database_refuses_is_kept_for_the_next_ingest(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            conn.execute("alter table ohlcv_1min rename to elsewhere")
+            feed.send(*bars("A", range(10)))
+            assert ingest.wait() == 3
+        said = "".join(ingest.errors)
+        assert "is kept in" in said
+        assert "does not exist" in ingest.errors[-1]
+        conn.execute("alter table elsewhere rename to ohlcv_1min")
+        with running(*arguments, **settings) as again:
+            until(url, STORED, 10)
+            assert again.stop() == 0
+
+
+def test_what_neither_memory_nor_disk_can_take_is_told(url: str) -> None:
+    settings = {
+        "TICKSTOCK_DATABASE_URL": url,
+        "MASSIVE_API_KEY": KEY,
+        "TICKSTOCK_SPILL_AFTER": "0",
+    }
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            resource.prlimit(ingest.process.pid, resource.RLIMIT_FSIZE, (100, 100))
+            with database_gone(url):
+                for minute in range(3):
+                    feed.send(*bars("A", range(minute, minute + 1)))
+                ingest.await_error("bars are lost")
+                feed.await_received()
+                assert ingest.stop() == 3
+        assert " frames lost" in ingest.errors[-2]
+
+
+def test_what_can_not_be_kept_at_the_stop_is_told(url: str) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            resource.prlimit(ingest.process.pid, resource.RLIMIT_FSIZE, (100, 100))
+            with database_gone(url):
+                feed.send(*bars("A", range(10)))
+                ingest.await_error("database gone")
+                feed.await_received()
+                assert ingest.stop() == 3
+        assert "could not be kept" in ingest.errors[-1]
+
+
+def test_the_spill_file_belongs_to_the_database_however_it_is_addressed(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password, say, was wrong, and that is why the database could not be reached."""
+    feed = "ws://127.0.0.1:9/stocks"
+    for variable in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def path(address: str) -> Path:
+        with connect(address, program="test") as conn:
+            return spill_path(feed, conn)
+
+    own = path(url)
+    assert path(make_conninfo(url, password="other", connect_timeout=7)) == own  # noqa: S106
+    given = conninfo_to_dict(url)
+    assert path(make_conninfo(url, dbname="postgres")) != own
+    for name in ("host", "port", "user"):
+        monkeypatch.setenv(f"PG{name.upper()}", str(given.get(name) or "5432"))
+    monkeypatch.setenv("PGDATABASE", str(given["dbname"]))
+    assert path("") == own
+    monkeypatch.setenv("PGDATABASE", "postgres")
+    assert path("") != own
 
 
 def test_a_killed_ingest_leaves_its_spill_file_to_the_next_one(url: str) -> None:

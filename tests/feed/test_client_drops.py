@@ -1,6 +1,7 @@
 """Refusals, drops and how the feed client comes back, over real sockets."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -227,6 +228,78 @@ def test_a_cut_as_a_slow_consumer_is_counted_and_explained(
 def _silent(peer: Peer) -> None:
     peer.serve()
     peer.stay()
+
+
+def _pings(peer: Peer) -> None:
+    peer.serve()
+    while True:
+        peer.ping(b"more often than anybody looks")
+
+
+def _statuses(peer: Peer) -> None:
+    peer.serve()
+    while True:
+        peer.status(("success", "heartbeat"))
+
+
+@pytest.mark.parametrize("chatter", [_pings, _statuses])
+def test_a_feed_that_talks_and_sends_no_data_is_silent(chatter: Callable[[Peer], None]) -> None:
+    def chat(peer: Peer) -> None:
+        with suppress(ConnectionError, AssertionError):  # the client leaves
+            chatter(peer)
+
+    with (
+        ScriptedServer(chat, sends_a_bar()) as server,
+        running(server.url, patience=lambda: 0.3) as run,
+    ):
+        run.bar()
+        assert run.client.last_drop is not None
+        assert run.client.last_drop.reason.startswith("silent: ")
+
+
+def test_a_feed_that_only_pings_does_not_answer() -> None:
+    def chat(peer: Peer) -> None:
+        with suppress(ConnectionError, AssertionError):
+            while True:
+                peer.ping(b"and no greeting")
+
+    with (
+        ScriptedServer(chat, sends_a_bar()) as server,
+        running(server.url, answer_timeout=0.3) as run,
+    ):
+        run.bar()
+        assert run.client.last_drop is not None
+        assert "no greeting within 0.3 s" in run.client.last_drop.reason
+
+
+def _one_frame(peer: Peer, piece: bytes) -> None:
+    peer.wire(b"\x81\x7f" + (1 << 40).to_bytes(8))
+    while True:
+        peer.wire(piece)
+
+
+def _fragments(peer: Peer, piece: bytes) -> None:
+    head = b"\x7f" + len(piece).to_bytes(8)
+    peer.wire(b"\x01" + head + piece)
+    while True:
+        peer.wire(b"\x00" + head + piece)
+
+
+@pytest.mark.parametrize("send", [_one_frame, _fragments])
+def test_a_message_without_end_does_not_fill_the_memory(
+    send: Callable[[Peer, bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickstock.feed.opening.LARGEST_MESSAGE", 1_000_000)
+
+    def script(peer: Peer) -> None:
+        peer.serve()
+        with suppress(ConnectionError):  # the client leaves
+            send(peer, 100_000 * b"x")
+
+    with ScriptedServer(script, sends_a_bar()) as server, running(server.url) as run:
+        run.bar()
+        assert run.client.last_drop is not None
+        assert run.client.last_drop.reason == "connection lost: a message of more than 1 MB"
 
 
 def test_an_open_and_silent_feed_is_given_up_when_patience_ends() -> None:

@@ -259,6 +259,7 @@ def test_of_a_broken_gzip_all_blocks_before_the_break_are_given(write: Write) ->
         (FIRST_LINE.replace("window_start", "time"), "no single column window_start"),
         (FIRST_LINE + ",close", "no single column close"),
         ("x" * 100_000, "no single column"),
+        ('ticker,"vol\rume",x\ry', "no single column"),
         ("ticker,conditions,correction,exchange,id,participant_timestamp", "transactions"),
     ],
 )

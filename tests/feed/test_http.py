@@ -156,6 +156,18 @@ def test_an_answer_that_never_ends_ends_by_the_clock() -> None:
         assert server.left.wait(DEADLINE)
 
 
+def test_an_answer_that_is_too_large_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where it is small on its way."""
+    monkeypatch.setattr("tickstock.feed.http.LARGEST_ANSWER", 100_000)
+    large = Reply(content={"results": 1_000_000 * "x"}, zipped=True)
+    with HttpServer(large, GOOD) as server:
+        asked = api(server.url)
+        error = failure(asked)
+        assert type(error) is RestAnswerError
+        assert "answers more than 0.1 MB" in str(error)
+        assert asked.get("/v1/x") == ANSWER
+
+
 def test_a_server_without_a_word() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = failure(

@@ -93,6 +93,7 @@ def test_only_the_vendors_feeds_have_the_vendors_api_beside_them() -> None:
     assert url_beside("wss://socket.polygon.io/stocks") == DEFAULT_URL
     assert url_beside("ws://127.0.0.1:8765/stocks") is None
     assert url_beside("wss://evilmassive.com/stocks") is None
+    assert url_beside("wss://[::1/stocks") is None
 
 
 START = datetime(2026, 3, 4, 20, 40, tzinfo=UTC)
@@ -328,6 +329,31 @@ def test_pages_that_lead_in_a_circle_end() -> None:
         with pytest.raises(RestAnswerError, match=r"/minute/.* lead nowhere"):
             list(pages)
         assert len(server.requests) == 2
+
+
+class _Endless(HttpServer):
+    """Each page points to another one."""
+
+    def reply(self, path: str, number: int) -> Reply:  # noqa: ARG002
+        next_url = f"{self.url}/again?cursor={number}"
+        return Reply(content={"results": [ROW], "next_url": next_url})
+
+
+def test_pages_that_never_end_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickstock.feed.rest._MOST_PAGES", 20)
+    with _Endless() as server:
+        with pytest.raises(RestAnswerError, match=r"/minute/.* more than 20 pages"):
+            list(client(server.url).minute_bars("AAPL", START, NOON_AFTER))
+        assert len(server.requests) == 20
+
+
+@pytest.mark.parametrize(
+    "told",
+    [1_764_000_000, "soon", "", "2025-11-24T15:00:00", "0001-01-01T00:00:00+14:00", {}, [], True],
+)
+def test_a_time_that_is_none_is_not_told(told: object) -> None:
+    with HttpServer(Reply(content={"market": "open", "serverTime": told})) as server:
+        assert client(server.url).server_time() is None
 
 
 def test_what_was_not_asked_is_left_out() -> None:

@@ -50,6 +50,18 @@ def test_only_a_regular_session_is_never_silent(
     assert dog.patience() == patience
 
 
+@pytest.mark.usefixtures("clock")
+def test_before_its_first_bar_a_delayed_feed_is_as_late_as_it_says() -> None:
+    now = datetime.now(UTC)
+    opening = now - timedelta(minutes=10)
+    sessions = [(opening, opening + 6 * HOUR)]
+    assert Watchdog(sessions, patience=60.0).patience() == 60.0
+    dog = Watchdog(sessions, patience=60.0, delay=timedelta(minutes=15))
+    assert dog.patience() is None
+    dog.heard(now)
+    assert dog.patience() == 60.0
+
+
 def test_time_goes_on_while_the_feed_is_silent(clock: Clock) -> None:
     dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
     dog.heard(OPENING - HOUR)

@@ -32,10 +32,11 @@ class ChoosyRest(HttpServer):
         self, clock: datetime, *, traded: list[str] | None = None, refused: Mapping[str, Reply]
     ) -> None:
         super().__init__()
-        self.clock = clock
         self.traded = traded or []
         self.refused = dict(refused)
         self.refuses_status = False
+        self.time: object = clock.isoformat()
+        """What it says of its time."""
         self.on_bars: Callable[[str], None] = lambda _: None
         """Called with the symbol before it is answered."""
 
@@ -43,7 +44,7 @@ class ChoosyRest(HttpServer):
         if path == STATUS and self.refuses_status:
             return REFUSALS["not in the plan"]
         if path == STATUS:
-            return Reply(content={"market": "closed", "serverTime": self.clock.isoformat()})
+            return Reply(content={"market": "closed", "serverTime": self.time})
         if path.startswith(GROUPED):
             return Reply(content={"results": [{"T": name} for name in self.traded]})
         symbol = _symbol(path)

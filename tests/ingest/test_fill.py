@@ -174,6 +174,19 @@ def test_a_plan_without_the_time_is_filled_by_the_clock_of_another_feed(
     assert (rest.symbols, rest.count(STATUS), len(refused_time(caplog))) == (["A"], 1, 1)
 
 
+def test_a_time_that_is_none_does_not_end_the_filling(
+    url: str, conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    lose(conn, ["A"], MONDAY, MONDAY + 5 * MINUTE)
+    write_bars(conn, [Bar("A", MONDAY + 60 * MINUTE, 1, 1, 1, 1, 1)], source="test")
+    with ChoosyRest(LATER, refused={}) as rest:
+        rest.time = "soon"
+        with filling(url, rest):
+            owes(conn)
+    assert rest.symbols == ["A"]
+    assert "Traceback" not in caplog.text
+
+
 def test_nothing_is_asked_while_nothing_is_owed(url: str, conn: Connection[TupleRow]) -> None:
     with ChoosyRest(LATER, refused={}) as rest, filling(url, rest):
         await_looks(conn)
@@ -240,6 +253,22 @@ def test_days_without_trading_are_not_asked_for(url: str, conn: Connection[Tuple
     with ChoosyRest(LATER, traded=["A"], refused={}) as rest, filling(url, rest):
         owes(conn)
         assert rest.days() == ["2025-11-24", "2025-11-21"]
+
+
+def test_a_minute_is_final_when_it_can_not_change_any_more(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """A bar is known when its minute is over, and may change for a quarter of an hour from then on."""
+    gap = Gap("A", MONDAY, MONDAY + 15 * MINUTE)
+    with ChoosyRest(LATER, refused={}) as rest:
+        client = RestClient(rest.url, KEY, stop=threading.Event())
+        for seconds, settled in ((59, 0), (60, 1), (119, 1)):
+            conn.execute("truncate backfills")
+            clock = MONDAY + 15 * MINUTE + timedelta(seconds=seconds)
+            ask_each(conn, client, [gap], clock)
+            found = fetch_value(conn, "select max(ends) from backfills where settled")
+            assert found == (MONDAY + settled * MINUTE if settled else None)
+        client.close()
 
 
 def test_pages_that_came_before_it_vanished_are_counted_and_kept(

@@ -55,6 +55,18 @@ def test_what_tells_of_the_connection_ends_a_batch(tmp_path: Path) -> None:
         assert inbox.done
 
 
+def test_what_is_no_bar_fills_a_batch_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the inbox, which spills, would be emptied into a batch that grows without bound."""
+    monkeypatch.setattr("tickstock.ingest.gathering.BATCH", 10)
+    quote = Item(Kind.FRAME, START, b'[{"ev":"Q","sym":"A"}]')
+    with Inbox(tmp_path, "feed") as inbox, gathering(inbox) as gatherer:
+        for _ in range(100):
+            inbox.put(quote)
+        batches = take(gatherer, 100)
+        assert max(batch.items for batch in batches) <= 10
+        assert gatherer.ignored == 100
+
+
 def test_a_batch_that_is_full_leaves_the_rest_in_the_inbox(tmp_path: Path) -> None:
     large = frame(*(f"S{number}" for number in range(BATCH)))
     with Inbox(tmp_path, "feed") as inbox, gathering(inbox) as gatherer:

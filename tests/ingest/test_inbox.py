@@ -4,15 +4,20 @@ import resource
 import shutil
 import signal
 import tempfile
+import tracemalloc
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tickstock.errors import TickstockError
 from tickstock.ingest.inbox import _HEAD, OVERHEAD, Inbox, Item, Kind
 
 START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
@@ -149,17 +154,65 @@ def test_a_record_broken_by_a_kill_is_left_out(tmp_path: Path) -> None:
         assert again.take(0) is None
 
 
-def test_a_full_disk_is_told_and_what_comes_later_is_taken(tmp_path: Path) -> None:
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can have more than 100 bytes for the length of the block."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_at_the_end_costs_nothing_that_is_in_the_file(tmp_path: Path) -> None:
+    with Inbox(tmp_path, "feed", memory=1) as inbox:
+        assert inbox.put(item(60 * b"m"))
+        assert inbox.put(item(60 * b"f"))
+        with full_disk(), pytest.raises(OSError, match="File too large"):
+            inbox.keep()
+    with Inbox(tmp_path, "feed") as again:
+        assert [again.take(0), again.take(0)] == [item(60 * b"f"), None]
+        again.stored(1)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_a_kill_left_of_keeping_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "feed-1.new").write_bytes(b"half a file")
+    Inbox(tmp_path, "feed").close()
+    assert [file.suffix for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_large_file_is_kept_in_little_memory(tmp_path: Path) -> None:
+    with Inbox(tmp_path, "feed", memory=1) as inbox:
+        for number in range(200):
+            assert inbox.put(item(b"%d" % number + 100_000 * b"x"))
+        tracemalloc.start()
+        try:
+            assert inbox.keep()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 2_000_000
+    with Inbox(tmp_path, "feed") as again:
+        for number in range(200):
+            assert again.take(0) == item(b"%d" % number + 100_000 * b"x")
+        again.stored(200)
+
+
+def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(TickstockError, match=r"spill can't be used.*set TICKSTOCK_DATA_DIR"):
+        Inbox(tmp_path / "file" / "spill", "feed")
+
+
+def test_a_full_disk_is_told_and_what_comes_later_is_taken(tmp_path: Path) -> None:
     with Inbox(tmp_path, "feed", memory=1) as inbox:
         assert inbox.put(item(b"memory"))
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        with full_disk():
             taken = [inbox.put(item(60 * b"x")) for _ in range(3)]
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            signal.signal(signal.SIGXFSZ, handler)
         assert taken == [True, False, False]
         assert inbox.lost == 2
         assert inbox.put(item(b"later"))

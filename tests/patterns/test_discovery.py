@@ -4,6 +4,7 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.patterns.windows import OWN, TALIB, Candle, as_window, series
@@ -92,6 +93,17 @@ def test_files_are_modules_like_any_other(tmp_path: Path) -> None:
         ("raise SystemExit(2)", "SystemExit"),
         (NEVER.format(name="X").replace("5min", "7min"), "pattern X: no timeframe 7min"),
         (NEVER.format(name="X").replace("=3", "=0"), "pattern X: candles is 0, not 1 to"),
+        (NEVER.format(name="X").replace("=3", "=2.5"), "candles is 2.5, not a whole number"),
+        (
+            NEVER.format(name="X").replace("=3", "=lambda p, t: 4 * p.n, parameters={'n': 2}"),
+            "pattern X: candles is 8.0, not a whole number",
+        ),
+        (NEVER.format(name="X").replace("=3", "=3, parameters={5: 1}"), "a parameter is named 5"),
+        (NEVER.format(name="X").replace("=3", "=3, source=None"), "its source is None"),
+        (NEVER.format(name="X").replace('["5min"]', "[]"), "pattern X: no timeframe is named"),
+        (NEVER.format(name="X").replace('"X"', "5"), "a pattern is named 5"),
+        (NEVER.format(name=""), "a pattern is named ''"),
+        (NEVER.format(name="X" * 9_000), "1 to 100 printable characters expected"),
     ],
 )
 def test_a_broken_file_is_reported_and_left_out(
@@ -170,6 +182,11 @@ def test_candles_may_depend_on_parameters_and_timeframe() -> None:
     for days in (0, -1, 2.5, 5000):
         with pytest.raises(ValueError, match=r"days is|candles is"):
             found.candles(found.with_defaults({"days": days}), "daily")
+
+
+def test_a_number_of_candles_may_come_from_numpy() -> None:
+    found = pattern("X", candles=lambda p, _: int(p.n) * np.int64(2), parameters={"n": 3})(nothing)  # type: ignore[arg-type,return-value]
+    assert type(found.candles(found.parameters, "daily")) is int
 
 
 def test_a_number_of_candles_that_fails_is_told() -> None:

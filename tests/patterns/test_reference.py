@@ -230,9 +230,10 @@ def test_the_random_market_s_candles_are_those_of_its_bars() -> None:
 def test_on_stored_candles(url: str, conn: Connection[TupleRow], tmp_path: Path) -> None:
     settings = {"TICKSTOCK_DATABASE_URL": url}
     file = written(tmp_path, "falling.sql", FALLING)
-    empty = run("patterns", "test", file, **settings)
-    assert empty.returncode == 1
-    assert "the database has no bars to try it on" in empty.stderr
+    for symbols in ((), ("--symbol", "TSLA")):
+        empty = run("patterns", "test", file, *symbols, **settings)
+        assert empty.returncode == 1
+        assert "the database has no bars to try it on" in empty.stderr
     conn.execute(BARS)
     conn.execute("delete from ohlcv_1min where ts = latest_minute()")
     told = run("patterns", "test", file, **settings).stdout

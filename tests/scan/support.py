@@ -101,9 +101,15 @@ def windows_of(judged: Judged, candles: int) -> Iterator[Window]:
 class Recorder(Scanner):
     """A scanner that finds nothing and keeps the windows it judged."""
 
-    def __init__(self, candles: int = 1, timeframes: Sequence[str] = TIMEFRAMES) -> None:
+    def __init__(
+        self,
+        candles: int = 1,
+        timeframes: Sequence[str] = TIMEFRAMES,
+        *,
+        beside: Scanner | None = None,
+    ) -> None:
         declare = pattern("Recorder", candles=candles, timeframes=timeframes)
-        super().__init__([declare(lambda _, __: None)])
+        super().__init__([declare(lambda _, __: None)], beside=beside)
         self.windows: list[Window] = []
         self._candles = candles
 

@@ -41,6 +41,9 @@ def in_sql(name: str, query: str) -> Pattern:
     return parse(f"-- {name}: broken.\n-- candles: 2\n-- timeframes: 1min\n{query}", "broken.sql")
 
 
+WRONG_TIME = (
+    "select symbol, {}, 'long', 1, '{{}}'::jsonb from candles where back = 0 order by symbol"
+)
 ANSWER = "select symbol, judged, {} from candles where back = 0"
 BROKEN = {
     "cannot judge": firing("B0", raises),
@@ -58,6 +61,25 @@ BROKEN = {
     ),
     "has 1 columns available": in_sql("B8", "select 1"),
     "it called sys.exit(3)": firing("B9", exits),
+    "in 'A' at None": in_sql("B11", WRONG_TIME.format("null::timestamptz")),
+    "in 'A' at datetime.date(2025": in_sql("B12", WRONG_TIME.format("judged::date")),
+    "in 'A' at datetime.datetime(2025": in_sql("B13", WRONG_TIME.format("judged::timestamp")),
+    "its direction is ['long']": in_sql(
+        "B14", ANSWER.format("array['long'], 1::float8, '{}'::jsonb")
+    ),
+    "array size exceeds": in_sql(
+        "B15", ANSWER.format("'long', cardinality(array_fill(1, array[1000, 1000, 1000])), '{}'")
+    ),
+    "stack depth limit exceeded": in_sql("B16", ANSWER.format("'long', deeper(1), '{}'::jsonb")),
+    "currval of sequence": in_sql(
+        "B17", ANSWER.format("'long', currval('events_change_seq'), '{}'::jsonb")
+    ),
+    "in a read-only transaction": in_sql("B19", ANSWER.format("'long', writes(), '{}'::jsonb")),
+    "it says two things of A": in_sql(
+        "B18",
+        "select c.symbol, c.judged, d.direction, 1, '{}'::jsonb"
+        " from candles c, (values ('long'), ('short')) d (direction) where c.back = 0",
+    ),
 }
 
 
@@ -65,6 +87,14 @@ BROKEN = {
 def test_it_stops_nothing_else(
     conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
 ) -> None:
+    conn.execute(
+        "create function deeper(n integer) returns integer language plpgsql"
+        " as 'begin return deeper(n + 1); end'"
+    )
+    conn.execute(
+        "create function writes() returns integer language sql"
+        " as 'insert into consumers (consumer, heard) values (''me'', 1) returning 1'"
+    )
     scanner = Scanner(
         [signalling("A"), *BROKEN.values(), signalling("Z")],
     )
@@ -80,6 +110,70 @@ def test_it_stops_nothing_else(
     for reason, pattern in BROKEN.items():
         (line,) = (line for line in said if line.startswith(f"pattern {pattern.name} failed on"))
         assert reason in line
+
+
+@on_one_engine
+def test_what_makes_no_sense_costs_other_candles_nothing(
+    conn: Connection[TupleRow], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else live scanning, of many symbols at once, would find other events than a scan of one's history."""
+    several = "'long', case symbol when 'B' then 7 else 1 end, '{}'::jsonb"
+    scanner = Scanner([in_sql("Some", ANSWER.format(several))])
+    write(conn, *(bar(symbol, OPENING) for symbol in ("A", "B", "C")))
+    assert drain(conn, scanner) == Scanned(3, 2)
+    assert "its strength is 7" in caplog.text
+
+
+@on_one_engine
+def test_a_query_may_end_with_a_comment(conn: Connection[TupleRow]) -> None:
+    query = ANSWER.format("'long', 1, '{}'::jsonb") + "  -- fresh ones"
+    write(conn, bar("A", OPENING))
+    assert drain(conn, Scanner([in_sql("Some", query)])) == Scanned(1, 1)
+
+
+@on_one_engine
+@pytest.mark.parametrize(
+    ("well", "fails"),
+    [
+        (firing("Some", lambda c: c.close[-1] > 0), firing("Some", raises)),
+        (
+            in_sql("Some", ANSWER.format("'long', 1, '{}'::jsonb")),
+            in_sql("Some", ANSWER.format("'long', 1 / (back * 0), '{}'::jsonb")),
+        ),
+    ],
+)
+def test_one_that_fails_takes_nothing_back(
+    conn: Connection[TupleRow], well: Pattern, fails: Pattern
+) -> None:
+    """A consumer would act upon it, and no bar has changed for the worse."""
+    write(conn, bar("A", OPENING))
+    assert drain(conn, Scanner([well])) == Scanned(1, 1)
+    write(conn, bar("A", OPENING, "11.00"), bar("B", OPENING))
+    assert drain(conn, Scanner([fails, signalling("Z")])) == Scanned(2, 2)
+    write(conn, bar("A", OPENING, "12.00"))
+    assert drain(conn, Scanner([well])) == Scanned(1, 1), "it is made anew from the candle as it is"
+    assert conn.execute(EVENTS).fetchall() == [("Some", 1, 0), ("Z", 2, 0)]
+
+
+@on_one_engine
+def test_one_in_python_that_never_ends_is_named(
+    conn: Connection[TupleRow], url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "endless.py"
+    file.write_text(
+        "from tickstock.patterns import pattern\n"
+        "@pattern('Endless', candles=1, timeframes=['1min'])\n"
+        "def endless(c, p):\n"
+        "    while True:\n"
+        "        pass\n"
+    )
+    write(conn, bar("A", OPENING))
+    settings = {"TICKSTOCK_DATABASE_URL": url, "TICKSTOCK_PATTERN_TIMEOUT": "0.2"}
+    scanning = ("scan", "--patterns", str(tmp_path))
+    for command in (scanning, (*scanning, "--from", "2025-11-24"), ("patterns", "test", str(file))):
+        with running(*command, **settings) as scan:
+            scan.await_error("pattern Endless on 1min candles has not answered for")
+            assert f", at {file}, line" in "".join(scan.errors)
 
 
 MINUTE = timedelta(minutes=1)

@@ -1,5 +1,7 @@
 """Windows kept from scan to scan are those that a plain query gives, whatever has changed meanwhile."""
 
+import errno
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,7 +19,7 @@ from tickstock.scan.kept import LONGEST
 from tickstock.scan.windows import Series, Span
 
 LENGTH = 6
-KEPT = ("1min", "5min")
+KEPT = ("1min", "5min", "15min", "1hour", "daily")
 SYMBOLS = ("A", "B", "C", "D")
 MINUTE = timedelta(minutes=1)
 CHANGES = "select changes from tickstock.state_of_shares('{}')"
@@ -45,7 +47,8 @@ class Story:
         return bar(self.random.choice(SYMBOLS), ts, f"{price / 100}", volume)
 
     def next_minute(self) -> None:
-        self.now += MINUTE
+        # Now and then to the next quarter of an hour, hour or morning.
+        self.now += MINUTE * self.random.choice((1, 1, 1, 1, 1, 7, 15, 60, 1_000))
         bars = [self.some_bar(self.now) for _ in range(3)]
         write(self.conn, *{each.symbol: each for each in bars}.values())
 
@@ -83,7 +86,7 @@ class Story:
     def drain(self) -> list[Window]:
         """Scan all that there is; the last window of each candle judged since the drain before."""
         self.now += self.random.randint(0, 5) * MINUTE
-        self.now += (10 - self.now.minute % 5) * MINUTE
+        self.now += timedelta(days=2) - timedelta(minutes=self.now.minute % 5)
         write(self.conn, bar("CLOCK", self.now))
         drain(self.conn, self.scanners[0], most=self.random.choice((3, 1_000)))
         last = {window.candle: window for window in self.windows if window.symbol != "CLOCK"}
@@ -224,6 +227,18 @@ def test_a_late_bar_and_one_days_after_it(conn: Connection[TupleRow]) -> None:
         check(conn, window)
 
 
+def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> list[Span]:
+    """From now on, but of what is kept; the spans that would have been read."""
+    read: list[Span] = []
+
+    def nothing(_: object, __: str, spans: list[Span], **___: int) -> Iterator[Series]:
+        read.extend(spans)
+        return iter(())
+
+    monkeypatch.setattr("tickstock.scan.kept.read_series", nothing)
+    return read
+
+
 @on_one_engine
 @pytest.mark.parametrize("length", [LENGTH, LONGEST + 1, LONGEST + 2])
 def test_only_what_is_new_is_read(
@@ -233,13 +248,7 @@ def test_only_what_is_new_is_read(
     scanner = Recorder(length, ["1min"])
     write(conn, *map(minute, range(4)))
     drain(conn, scanner)
-    read: list[Span] = []
-
-    def nothing(_: object, __: str, spans: list[Span], **___: int) -> Iterator[Series]:
-        read.extend(spans)
-        return iter(())
-
-    monkeypatch.setattr("tickstock.scan.kept.read_series", nothing)
+    read = nothing_is_read(monkeypatch)
     write(conn, minute(4))
     drain(conn, scanner)
     if length > LONGEST + 1:
@@ -247,3 +256,50 @@ def test_only_what_is_new_is_read(
     else:
         assert not read
         assert scanner.windows[-1].close.tolist() == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("timeframe", ["15min", "30min", "1hour", "4hour", "daily", "weekly"])
+def test_only_what_is_new_is_read_of_longer_candles(
+    conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch, timeframe: str
+) -> None:
+    width = fetch_value(conn, "select width from timeframes where timeframe = %s", timeframe)
+    scanner = Recorder(LONGEST + 2, [timeframe])
+    monday = new_york("2025-11-03 09:30")
+    bars = [bar("A", monday + n * width, f"{10 + n}") for n in range(6)]
+    write(conn, *bars[:5])
+    drain(conn, scanner)
+    read = nothing_is_read(monkeypatch)
+    scanner.windows.clear()
+    write(conn, bars[5])
+    drain(conn, scanner)
+    assert not read
+    assert scanner.windows[-1].close.tolist() == [10, 11, 12, 13, 14]
+
+
+@on_one_engine
+def test_without_room_for_windows_they_are_read(
+    conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of two scanners that share theirs, in turn."""
+    one = Recorder(3, ["15min"])
+    other = Recorder(3, ["15min"], beside=one)
+    other.windows = one.windows
+    quarters = [bar("A", BEGIN + n * 15 * MINUTE, f"{10 + n}") for n in range(9)]
+    write(conn, *quarters[:4])
+    drain(conn, one)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr("tickstock.scan.shelf.os.pwrite", failing_with(full))
+    for number in range(4, 9):
+        write(conn, quarters[number])
+        drain(conn, (one, other)[number % 2])
+        check(conn, one.windows[-1])
+    warnings = [record.message for record in caplog.records if "No space left" in record.message]
+    assert len(warnings) == 1
+    assert "TMPDIR" in warnings[0]
+
+
+def failing_with(error: Exception) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise error
+
+    return fail

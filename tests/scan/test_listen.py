@@ -132,6 +132,20 @@ def test_from_redis_until_that_goes_away() -> None:
     assert "start again" in ear.error.message
 
 
+@pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
+def test_from_redis_until_the_connection_is_cut() -> None:
+    """Redis does so to who is slow. What it publishes until the next connection would be lost in silence."""
+    stop = threading.Event()
+    with embedded_redis() as url, redis.Redis.from_url(url) as client:
+        ear = Ear(from_redis(url, stop))
+        ear.start()
+        eventually(lambda: client.publish(PATTERNS_CHANNEL, "{}"), "it listens")
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        ear.join(DEADLINE)
+    assert isinstance(ear.error, TickstockError)
+    assert "start again" in ear.error.message
+
+
 def test_what_was_missed_then_what_comes(url: str, conn: Connection[TupleRow]) -> None:
     record(conn, [event("AWAY"), event("GONE"), event("KEPT")])
     since = change_of(conn, "AWAY")

@@ -17,6 +17,8 @@ from tests.scan.making import change_of, event, payloads, record
 from tests.scan.support import on_one_engine, terminate
 from tickstock.db.connection import fetch_value
 from tickstock.errors import DatabaseUnavailableError
+from tickstock.patterns import discover
+from tickstock.scan.catalog import Catalog
 
 TAKE = """#!/bin/sh
 cat >> {folder}/taken
@@ -240,6 +242,21 @@ def test_a_stop_between_tries_leaves_the_event_for_the_next_start(
     assert symbols(tmp_path) == ["A"]
 
 
+@on_one_engine
+@pytest.mark.parametrize("since", [(), ("--since", "0")])
+def test_a_pattern_that_nobody_knows_is_told(
+    url: str, conn: Connection[TupleRow], since: tuple[str, ...]
+) -> None:
+    Catalog(discover()).tell(conn)
+    names = ("--pattern", "Hammer", "--pattern", "doji", "--pattern", "Hamer")
+    with running("listen", *since, *names, TICKSTOCK_DATABASE_URL=url) as listener:
+        listener.await_error("named Hamer so far")
+        assert listener.stop() == 0
+    said = "".join(listener.errors)
+    assert "named doji so far; did you mean Doji?" in said
+    assert "Hammer" not in said
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
@@ -248,6 +265,8 @@ def test_a_stop_between_tries_leaves_the_event_for_the_next_start(
         (("--exec", "cat 'x", "--consumer", "c"), 1, "can't be read"),
         (("--exec", "", "--consumer", "c"), 1, "no such program"),
         (("--since", "-1"), 2, "not in the range"),
+        (("--since", str(2**63)), 2, "not in the range"),
+        (("--consumer", " "), 2, "--consumer needs a name"),
     ],
 )
 def test_wrong_usage(options: tuple[str, ...], code: int, said: str) -> None:

@@ -10,7 +10,8 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
-from tests.scan.support import bar, drain, new_york, write
+from tests.e2e.program import run
+from tests.scan.support import bar, drain, new_york, on_one_engine, signalling, write
 from tickstock.bars import Bar
 from tickstock.db.connection import connect
 from tickstock.patterns import discover
@@ -124,3 +125,25 @@ def test_live_scanning_ends_with_the_events_of_a_batch(
     assert {row[2] for row in batch} >= set(TIMEFRAMES) - {"weekly", "monthly"}
     assert set(map(str, live)) - set(map(str, batch)) == set()
     assert set(map(str, batch)) - set(map(str, live)) == set()
+
+
+@on_one_engine
+def test_events_of_a_symbol_whose_bars_are_gone_are_taken_back(
+    conn: Connection[TupleRow], url: str
+) -> None:
+    scanner, next_day = Scanner([signalling()]), BEGIN + timedelta(days=1)
+    write(conn, bar("GONE", BEGIN), bar("LATER", next_day), bar("THERE", BEGIN))
+    write(conn, bar("CLOCK", next_day + timedelta(minutes=1)))
+    drain(conn, scanner)
+    conn.execute("set tickstock.scan_queue = off")
+    conn.execute("delete from ohlcv_1min where symbol in ('GONE', 'LATER')")
+    day = f"{BEGIN:%Y-%m-%d}"
+    last = "select symbol from events where retracted_at is null and pattern = 'Always' order by 1"
+    done = run("scan", "--from", day, "--to", day, TICKSTOCK_DATABASE_URL=url)
+    assert "candles of 2 symbols scanned" in done.stdout
+    assert conn.execute(STANDING).fetchall(), "of patterns that this scanner does not know"
+    for symbol in symbols_between(conn, BEGIN, BEGIN + timedelta(hours=1)):
+        scanner.scan_history(conn, symbol, BEGIN, BEGIN + timedelta(hours=1), TIMEFRAMES)
+    assert conn.execute(last).fetchall() == [("CLOCK",), ("LATER",), ("THERE",)]
+    done = run("scan", "--from", day, "--to", "9999-12-31", TICKSTOCK_DATABASE_URL=url)
+    assert done.returncode == 0

@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -238,7 +238,9 @@ def _fail(failures: Sequence[Failure]) -> None:
 def _bounds(first_day: datetime, last_day: datetime, clock: datetime) -> tuple[datetime, datetime]:
     """From the first day's beginning to the last one's end in New York, or to now."""
     starts = _midnight(first_day)
-    ends = min(_midnight(last_day + timedelta(days=1)), clock.replace(second=0, microsecond=0))
+    now = clock.replace(second=0, microsecond=0)
+    # Compared before a day is added: the calendar has a last one.
+    ends = min(_midnight(min(last_day.date(), now.date()) + timedelta(days=1)), now)
     if starts >= ends:
         raise click.UsageError(
             f"--from {first_day:%Y-%m-%d}: no time has passed since, or --to is earlier"
@@ -246,7 +248,7 @@ def _bounds(first_day: datetime, last_day: datetime, clock: datetime) -> tuple[d
     return starts, ends
 
 
-def _midnight(day: datetime) -> datetime:
+def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).astimezone(UTC)
 
 

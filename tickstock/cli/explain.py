@@ -77,7 +77,7 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
         f"{event['timeframe']} candle of {_moment(event['ts'])}, {event['direction']}"
     )
     remarks = [
-        f"RETRACTED at {_moment(event['retracted_at'])}: a correction of its bars undid it"
+        f"RETRACTED at {_moment(event['retracted_at'])}: its bars, or the pattern's settings, have changed"
         for _ in range(event["retracted_at"] is not None)
     ]
     if event["late"]:

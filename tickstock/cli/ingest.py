@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 from click.core import ParameterSource
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from tickstock.cli import options
 from tickstock.db.connection import connect, require_schema
@@ -19,9 +21,9 @@ from tickstock.feed.client import FeedClient
 from tickstock.feed.opening import redact_url
 from tickstock.feed.rest import RestClient
 from tickstock.feed.watchdog import PATIENCE, Watchdog
-from tickstock.ingest.fill import Filler
+from tickstock.ingest.fill import Filler, delay_of
 from tickstock.ingest.inbox import MEMORY
-from tickstock.ingest.making import Making, Session
+from tickstock.ingest.making import Making
 from tickstock.ingest.pipeline import Ingest, Listener
 from tickstock.ingest.symbols import SymbolsFile, read_symbols
 
@@ -169,15 +171,18 @@ def ingest(
             )
             return Filler(source.url, client, stop, feed=feed_url)
 
-        sessions = _sessions(source.url)
+        with connect(source.url, program="calendar") as conn:
+            require_schema(conn)
+            sessions = [(opens, closes) for opens, closes in conn.execute(SESSIONS)]
+            spill = spill_path(feed_url, conn)
         pipeline = Ingest(
             source.url,
             make_client,
             feed=redact_url(feed_url),
-            spill=spill_path(feed_url, source.url),
+            spill=spill,
             channels=channels,
             making=Making(channels, sessions, keep_trades=store_ticks),
-            watchdog=Watchdog(sessions, patience=silence_limit),
+            watchdog=Watchdog(sessions, patience=silence_limit, delay=delay_of(feed_url)),
             redis_url=redis_url,
             make_filler=make_filler if rest_url else None,
             memory=spill_after << 20,
@@ -241,13 +246,14 @@ def _checked(channels: tuple[str, ...], store_ticks: bool) -> tuple[str, ...]:
     return tuple(channel for channel in CHANNELS if channel in channels)
 
 
-def _sessions(url: str) -> list[Session]:
-    with connect(url, program="calendar") as conn:
-        require_schema(conn)
-        return [(opens, closes) for opens, closes in conn.execute(SESSIONS)]
+def spill_path(feed_url: str, conn: Connection[TupleRow]) -> Path:
+    """Where what one feed sent for one database waits when memory is full.
 
-
-def spill_path(feed_url: str, url: str) -> Path:
-    """Where what one feed sent for one database waits when memory is full."""
-    name = hashlib.sha256(f"{redact_url(feed_url)} {url}".encode()).hexdigest()[:12]
-    return data_dir() / "spill" / name
+    The database, not its URL: a new password must not leave the file behind, nor may libpq's
+    variables, which are in no URL, lead to that of another database.
+    """
+    given = conn.info.get_parameters()
+    # As they were given: of several hosts another one may answer next time.
+    place = [given.get(name, "") for name in ("host", "hostaddr", "port")]
+    whole = " ".join((redact_url(feed_url), *place, conn.info.dbname))
+    return data_dir() / "spill" / hashlib.sha256(whole.encode()).hexdigest()[:12]

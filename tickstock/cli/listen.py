@@ -1,10 +1,13 @@
 """`tickstock listen`."""
 
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
 import orjson
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from tickstock.cli import completion, options
 from tickstock.db.connection import connect, require_schema
@@ -22,6 +25,8 @@ from tickstock.scan.listen import (
 )
 from tickstock.timeframes import TIMEFRAMES
 
+log = logging.getLogger(__name__)
+
 
 @click.command()
 @click.option(
@@ -36,7 +41,7 @@ from tickstock.timeframes import TIMEFRAMES
     "--since",
     envvar="TICKSTOCK_LISTEN_SINCE",
     show_envvar=True,
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=2**63 - 1),
     metavar="CHANGE",
     help="First print the events changed after this number (`change` in the JSON), then new ones. "
     "With --consumer: where a new consumer begins; a known one goes on where it was.",
@@ -131,6 +136,8 @@ def listen(
     Example: tickstock listen --json | jq .symbol
              tickstock listen --consumer alerts --exec './alert.sh' --pattern Hammer
     """
+    if name is not None and not name.strip():
+        raise click.UsageError("--consumer needs a name")
     if command is not None and not name:
         raise click.UsageError(
             "--exec needs --consumer NAME, so that no event is missed or handed over twice"
@@ -144,6 +151,7 @@ def listen(
         return
     with database(database_url) as source, connect(source.url, program="listen") as conn:
         require_schema(conn)
+        _tell_of_unknown(conn, patterns)
         if since is None and name is None:
             conn.close()
             _print(filter(wanted.holds, from_postgres(source.url, stop)), as_json)
@@ -155,6 +163,16 @@ def listen(
                 _hand_over(Changes(conn, begin, wanted, stop, most=20), consumer, hand, stop)
             else:
                 _follow(Changes(conn, begin, wanted, stop), consumer, as_json)
+
+
+def _tell_of_unknown(conn: Connection[TupleRow], patterns: Sequence[str]) -> None:
+    """Who waits for a name that is mistyped hears nothing, and must not take that for quiet."""
+    known = {name for (name,) in conn.execute("select pattern from patterns")}
+    for name in patterns:
+        if name not in known:
+            alike = [each for each in known if each.lower() == name.lower()]
+            hint = f"; did you mean {alike[0]}?" if alike else ""
+            log.warning("no scanner has told of a pattern named %s so far%s", name, hint)
 
 
 def _follow(changes: Changes, consumer: Consumer | None, as_json: bool) -> None:

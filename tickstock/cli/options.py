@@ -96,7 +96,7 @@ pattern_timeout = click.option(
     show_default=True,
     metavar="SECONDS",
     help="Time that a pattern in SQL has for the candles of one timeframe. If it takes longer, it is "
-    "stopped, reported, and left out for sixty times as long.",
+    "stopped, reported, and left out for sixty times as long; one in Python is named in a warning.",
 )
 feed_url = click.option(
     "--feed-url",

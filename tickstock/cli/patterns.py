@@ -36,6 +36,8 @@ from tickstock.scan.trial import (
     on_stored_candles,
     symbols_with_bars,
 )
+from tickstock.scan.watch import telling_of_slow_patterns
+from tickstock.scan.windows import complete_up_to
 
 REMEDY = "Correct it in the table patterns"
 SETTINGS = "select pattern, enabled, timeframes, parameters from patterns"
@@ -172,7 +174,7 @@ def test(
             return
         market = Market(5, days)
         chosen = list(symbols) or (symbols_with_bars(conn, 5) if conn else [])
-        if conn and not chosen:
+        if conn and not any(complete_up_to(conn, symbol) for symbol in chosen):
             raise TickstockError(
                 "the database has no bars to try it on: load some, or run it without a database"
             )
@@ -186,11 +188,12 @@ def test(
                 if conn
                 else market.try_out(pattern, failures)
             )
-            if as_json:
-                _tell(pattern, outcomes)
-            else:
-                click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
-                _show(outcomes)
+            with telling_of_slow_patterns(pattern_timeout):
+                if as_json:
+                    _tell(pattern, outcomes)
+                else:
+                    click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
+                    _show(outcomes)
             _raise_first(file, pattern, failures)
 
 

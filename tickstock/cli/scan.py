@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,7 @@ from tickstock.db.source import database
 from tickstock.errors import TickstockError
 from tickstock.patterns import discover
 from tickstock.scan.scanner import Scanned, Scanner, symbols_between
+from tickstock.scan.watch import telling_of_slow_patterns
 from tickstock.scan.worker import ScanWorker
 from tickstock.timeframes import TIMEFRAMES
 
@@ -28,7 +29,11 @@ DAY = click.DateTime(["%Y-%m-%d"])
     "--from", "first_day", type=DAY, metavar="DAY", help="Scan history from this day on (New York)."
 )
 @click.option(
-    "--to", "last_day", type=DAY, metavar="DAY", help="Last day of history. Default: to its end."
+    "--to",
+    "last_day",
+    type=DAY,
+    metavar="DAY",
+    help="Last day of history. Default: to its end. Later candles that look back at it are judged too.",
 )
 @click.option(
     "--symbol",
@@ -79,17 +84,16 @@ def scan(
     patterns = discover(folder)
     with database(database_url) as source:
         if first_day:
-            _history(
-                source.url,
-                Scanner(patterns, pattern_timeout=pattern_timeout),
-                _midnight(first_day),
-                _midnight(last_day + timedelta(days=1))
-                if last_day
-                else datetime.max.replace(tzinfo=UTC),
-                symbols,
-                timeframes or TIMEFRAMES,
-                as_json,
-            )
+            with telling_of_slow_patterns(pattern_timeout):
+                _history(
+                    source.url,
+                    Scanner(patterns, pattern_timeout=pattern_timeout),
+                    _midnight(first_day),
+                    _end_of(last_day),
+                    symbols,
+                    timeframes or TIMEFRAMES,
+                    as_json,
+                )
             return
         worker = ScanWorker(
             source.url, patterns, redis_url=redis_url, pattern_timeout=pattern_timeout
@@ -140,6 +144,13 @@ def _history(
         raise TickstockError(
             "stopped before the end: run the same command again to scan everything"
         )
+
+
+def _end_of(day: datetime | None) -> datetime:
+    """Of none it is the end of time, and so it is of a day in its last year."""
+    if day is None or day.year == MAXYEAR:
+        return datetime.max.replace(tzinfo=UTC)
+    return _midnight(day + timedelta(days=1))
 
 
 def _midnight(day: datetime) -> datetime:

@@ -28,6 +28,13 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     return rates
 
 
+def _in_reach(_: click.Context, __: click.Parameter, start: datetime | None) -> datetime | None:
+    """A day that can be reckoned with, in New York too."""
+    if start and not 1970 <= start.year < 3000:
+        raise click.BadParameter("give a day of the years 1970 to 2999")
+    return start
+
+
 @click.command()
 @click.option(
     "--port",
@@ -64,6 +71,7 @@ def _rates(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     envvar="TICKSTOCK_SIMULATE_START",
     show_envvar=True,
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+    callback=_in_reach,
     metavar="UTC",
     help="When the random market begins (UTC). Default: 08:30 New York of the latest weekday that is "
     "over; with a --speed above 1, of one a year ago, so that it does not overtake today.",

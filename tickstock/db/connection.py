@@ -17,8 +17,20 @@ from tickstock.errors import DatabaseUnavailableError, SchemaMissingError, Ticks
 
 CONNECT_TIMEOUT = 10
 """Seconds, unless the connection string says otherwise."""
-SETTINGS = "select set_config('timezone', 'UTC', false), set_config('jit', 'off', false)"
-"""By a statement: poolers such as pgbouncer refuse what comes as startup options."""
+VANISHED = {
+    "tcp_user_timeout": 60_000,  # milliseconds, for what was sent and is not acknowledged
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""A machine that is gone without a word is noticed within a minute, for which a kernel by itself takes from a
+quarter of an hour to two hours. A server that is slow acknowledges, and is waited for."""
+SETTINGS = """
+select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
+  set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false)
+"""
+"""By a statement: poolers such as pgbouncer refuse what comes as startup options. psycopg reads times and
+intervals in these styles alone, and a database or role may have been given others."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -37,7 +49,7 @@ def connect(url: str, *, program: str, autocommit: bool = True) -> Connection[Tu
     safety = tls(given)
     try:
         conn = psycopg.connect(
-            make_conninfo(url, **safety),
+            make_conninfo(url, **{**VANISHED, **given, **safety}),
             autocommit=True,
             application_name=f"tickstock {program}",
             connect_timeout=int(given.get("connect_timeout") or CONNECT_TIMEOUT),
@@ -142,6 +154,11 @@ def fetch_value(conn: Connection[TupleRow], query: LiteralString, *params: objec
     """The first column of the first row; None where there is no row."""
     row = conn.execute(query, params).fetchone()
     return row[0] if row else None
+
+
+def is_read_only(conn: Connection[TupleRow]) -> bool:
+    """Whether nothing can be written by it: a standby, or set so."""
+    return bool(fetch_value(conn, "select current_setting('transaction_read_only')::boolean"))
 
 
 def require_schema(conn: Connection[TupleRow]) -> None:

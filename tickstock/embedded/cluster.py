@@ -19,6 +19,14 @@ _ORPHAN_SECONDS = 60.0
 _LOG_LIMIT = 10_000_000
 _LINE_PREFIX = re.compile(r"^[-\d]+ [\d:.]+ \w+ \[\d+\]\s+")
 
+# The first that the server and the system have. PostgreSQL's own, since 17, compares texts several
+# times faster than the system's, in the same order.
+_LOCALES = (
+    ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C.UTF-8"),
+    ("--locale=C.UTF-8",),
+    ("--locale=C",),
+)
+
 _SETTINGS = {
     "listen_addresses": "",
     "port": "5432",
@@ -135,14 +143,14 @@ class Cluster:
         if self.data.exists():
             return
         offset = self.log_size()
-        if not any(self._initdb(locale) for locale in ("C.UTF-8", "C")):
+        if not any(self._initdb(*options) for options in _LOCALES):
             raise ClusterError(self.complaint(offset))
         (Path(self.folder) / "data.partial").rename(self.data)
 
-    def _initdb(self, locale: str) -> bool:
+    def _initdb(self, *locale: str) -> bool:
         shutil.rmtree(Path(self.folder) / "data.partial", ignore_errors=True)
         self.private_folder("data.partial")
-        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", f"--locale={locale}"]
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", *locale]
         if not self.durable:
             options.append("--no-sync")
         where = f"{self.inside}/data.partial"

@@ -281,23 +281,25 @@ class FeedClient:
         for data in self._frames(socket):
             if self._wanted is not None:
                 self._resubscribe(socket)
-            if data is None:
-                if time.monotonic() > patience:
-                    patience = math.inf
-                    self._report_acknowledgements()
-                self._check_silence(time.monotonic() - heard)
-                continue
-            received_at = datetime.now(UTC)
-            self._hand_over(data, received_at)
-            if b'"status"' in data:
-                self._judge(parse_frame(data, received_at).statuses)
-            if any(mark in data for mark in self._data_marks):
-                heard = time.monotonic()
-                if not flowing:
-                    # Not before: a crowded feed acknowledges everything and then cuts the connection.
-                    flowing = True
-                    self._backoff.reset()
-                    self._crowded_backoff.reset()
+            now = time.monotonic()
+            if now > patience:
+                patience = math.inf
+                self._report_acknowledgements()
+            if data is not None:
+                received_at = datetime.now(UTC)
+                self._hand_over(data, received_at)
+                if b'"status"' in data:
+                    self._judge(parse_frame(data, received_at).statuses)
+                if any(mark in data for mark in self._data_marks):
+                    heard = now
+                    if not flowing:
+                        # Not before: a crowded feed acknowledges everything and then cuts the connection.
+                        flowing = True
+                        self._backoff.reset()
+                        self._crowded_backoff.reset()
+                    continue
+            # What is no data breaks no silence.
+            self._check_silence(now - heard)
 
     def _check_silence(self, silent: float) -> None:
         patience = self._patience()
@@ -312,7 +314,7 @@ class FeedClient:
         self.bytes += len(data)
 
     def _frames(self, socket: FeedSocket) -> Iterator[bytes | None]:
-        """What the feed sends, and None each time it has been silent for a moment, until stopped.
+        """What the feed sends, and None after a moment's silence and after a ping or pong, until stopped.
 
         Raises _DroppedError when the feed closes, or answers no ping: a half-open socket.
         """
@@ -330,6 +332,8 @@ class FeedClient:
                 yield data
             elif opcode == ABNF.OPCODE_CLOSE:
                 raise _DroppedError(self._closing(data))
+            else:
+                yield None  # else one who pings without a pause would hide that nothing else comes
 
     def _check_pulse(self, socket: FeedSocket, pinged: float) -> float:
         """In a silence: ping when it is long. When the last ping was sent that nothing followed."""

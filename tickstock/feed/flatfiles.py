@@ -178,7 +178,11 @@ def _name(path: str) -> str:
 
 def _columns(file: TextIO, name: str) -> tuple[int, ...]:
     """Where the columns of HEADER stand in this file."""
-    found = [cell.strip() for cell in _cells(file.readline(_LONGEST_HEADER).rstrip("\r\n"))]
+    try:
+        cells = _cells(file.readline(_LONGEST_HEADER).rstrip("\r\n"))
+    except ValueError:  # quotes in what is no CSV
+        cells = []
+    found = [cell.strip() for cell in cells]
     missing = [column for column in HEADER if found.count(column) != 1]
     if missing:
         raise TickstockError(

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a connection, at most."""
+LARGEST_ANSWER = 64_000_000
+"""Bytes, unzipped: several times what 50,000 bars take."""
 LONGEST_RETRY_AFTER = 300.0
 """Seconds: a server that asks for a longer pause is asked again after these."""
 
@@ -239,6 +241,9 @@ class Api:
             # read1, unlike stream, hands over what is there: the clock is looked at in between.
             while piece := answer.read1(_PIECE):
                 body += piece
+                if len(body) > LARGEST_ANSWER:
+                    where = _shown(urlsplit(url))
+                    raise RestAnswerError(f"{where} answers more than {LARGEST_ANSWER / 1e6:g} MB")
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 self._wait(0)

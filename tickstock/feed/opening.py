@@ -19,6 +19,9 @@ from tickstock.errors import FeedUnreachableError
 CONNECTION_ERRORS = (OSError, WebSocketException)
 """What a broken or impossible connection raises."""
 
+LARGEST_MESSAGE = 32_000_000
+"""Bytes. A minute bar of each of ten thousand symbols takes two millions."""
+
 _POLL = 0.1  # seconds between looks at the stop event
 
 _READ_AHEAD = 65_536  # bytes
@@ -42,6 +45,10 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+class MessageTooLargeError(WebSocketException):
+    """A message that would fill the memory, or never ends."""
+
+
 class FeedSocket(websocket.WebSocket):
     """A WebSocket that reads ahead, and whose answers to control frames may fail.
 
@@ -60,11 +67,20 @@ class FeedSocket(websocket.WebSocket):
     def _recv(self, bufsize: int) -> bytes:
         start = self._used
         if start >= len(self._ahead):
+            self._check_size()
             self._ahead = super()._recv(_READ_AHEAD)  # type: ignore[no-untyped-call]
             self.heard = time.monotonic()
             start = 0
         self._used = start + bufsize
         return self._ahead[start : self._used]
+
+    def _check_size(self) -> None:
+        """Of the message that is coming, as far as its frames have said how large they are."""
+        size = self.frame_buffer.length or 0
+        if self.cont_frame.cont_data:
+            size += len(self.cont_frame.cont_data[1])
+        if size > LARGEST_MESSAGE:
+            raise MessageTooLargeError(f"a message of more than {LARGEST_MESSAGE / 1e6:g} MB")
 
     def send_close(self, status: int = websocket.STATUS_NORMAL, reason: str | bytes = b"") -> None:
         with suppress(*CONNECTION_ERRORS):
@@ -103,6 +119,8 @@ def describe(error: Exception) -> str:
     """A connection's failure in a few words that quote nothing the other side sent."""
     if isinstance(error, websocket.WebSocketBadStatusException):
         return f"{_NOT_A_FEED} (HTTP status {error.status_code})"
+    if isinstance(error, MessageTooLargeError):
+        return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is not trusted ({error.verify_message})"
     for kind, words in _WORDS:

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -28,6 +28,8 @@ LARGEST_PAGE = 50_000
 """Bars in an answer, at most: the vendor's limit."""
 
 _TICKERS_A_PAGE = 1_000
+_MOST_PAGES = 1_000
+"""Of an answer. What is asked for needs a hundredth of that; more is a server that goes round in circles."""
 _MINUTE = timedelta(minutes=1)
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,7 +124,8 @@ class RestClient:
     def market_now(self) -> "MarketNow":
         """Whether the market is open, and what time it is to the vendor."""
         answer = self._api.get("/v1/marketstatus/now")
-        return MarketNow(str(answer.get("market", "unknown")), answer.get("serverTime"))
+        told = answer.get("serverTime")
+        return MarketNow(str(answer.get("market", "unknown")), told if _is_moment(told) else None)
 
     def server_time(self) -> str | None:
         """The vendor's clock, as in `MarketNow`; None where it does not tell.
@@ -145,11 +148,14 @@ class RestClient:
     def _pages(self, path: str) -> Iterator[tuple[dict[str, Any], bool]]:
         """The answer, and those of the pages that follow; whether another one follows."""
         answer = self._api.get(path)
+        where = path.partition("?")[0]
         followed: set[str] = set()
         while (url := answer.get("next_url")) is not None:
             if type(url) is not str or url in followed:
-                raise RestAnswerError(f"{path.partition('?')[0]}: its pages lead nowhere")
+                raise RestAnswerError(f"{where}: its pages lead nowhere")
             followed.add(url)
+            if len(followed) >= _MOST_PAGES:
+                raise RestAnswerError(f"{where}: it has more than {_MOST_PAGES} pages")
             yield answer, True
             answer = self._api.get_next(url)
         yield answer, False
@@ -166,7 +172,10 @@ class MarketNow(NamedTuple):
 
 def url_beside(feed_url: str) -> str | None:
     """The REST API that belongs to this feed; None where the feed is not one of the vendor's."""
-    host = urlsplit(feed_url).hostname or ""
+    try:
+        host = urlsplit(feed_url).hostname or ""
+    except ValueError:  # no address at all, as whoever connects to it will say
+        return None
     vendors = any(host == domain or host.endswith(f".{domain}") for domain in VENDOR_DOMAINS)
     return DEFAULT_URL if vendors else None
 
@@ -224,6 +233,15 @@ def _bars(symbol: str, answer: dict[str, Any]) -> tuple[list[Bar], list[Refusal]
     if any(later.ts < bar.ts for bar, later in pairwise(bars)):
         raise RestAnswerError(f"{symbol}: the REST API does not sort its bars by time")
     return bars, [item for item in found if isinstance(item, Refusal)]
+
+
+def _is_moment(told: Any) -> bool:
+    """Whether this is a time in ISO 8601, with its offset, that can be reckoned with."""
+    try:
+        moment = datetime.fromisoformat(told)
+    except (TypeError, ValueError):
+        return False
+    return moment.tzinfo is not None and _EPOCH.year <= moment.year < MAXYEAR
 
 
 def _names(rows: list[Any], field: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 The time that counts is the feed's: that of the last bar, and what has passed since it came. So the
 watchdog knows the hour for a delayed feed too, and in a replay, whose time passes faster, it is late at
-worst. Only before the first bar must the clock on the wall do.
+worst. Only before the first bar must the clock on the wall do, less what the feed is known to be delayed.
 """
 
 import threading
@@ -21,17 +21,21 @@ class Watchdog:
     """Patience with a silent feed. `sessions`: opening and close of regular sessions, UTC, in order.
 
     `patience` is what the first silence may take, in seconds; it doubles, up to `LONGEST`, each time
-    that a new connection is silent as well.
+    that a new connection is silent as well. `delay`: how far behind the present the feed is.
     """
 
     def __init__(
-        self, sessions: Sequence[tuple[datetime, datetime]], *, patience: float = PATIENCE
+        self,
+        sessions: Sequence[tuple[datetime, datetime]],
+        *,
+        patience: float = PATIENCE,
+        delay: timedelta = timedelta(),
     ) -> None:
         self._openings = [opening for opening, _ in sessions]
         self._closes = [close for _, close in sessions]
         self._first = self._patience = patience
         self._lock = threading.Lock()
-        self._feed_time = datetime.now(UTC)
+        self._feed_time = datetime.now(UTC) - delay
         self._at = time.monotonic()
 
     def heard(self, feed_time: datetime) -> None:

@@ -113,7 +113,7 @@ def latest_clock(conn: Connection[TupleRow], feed: str) -> datetime:
     clock: datetime = fetch_value(
         conn,
         "select greatest(clock_timestamp() - %s, feed_clock())",
-        _delay(feed),
+        delay_of(feed),
     )
     return clock
 
@@ -130,10 +130,11 @@ def source_clock(conn: Connection[TupleRow], rest: RestClient, feed: str) -> dat
             return latest_clock(conn, feed)
         clock: datetime | None = fetch_value(conn, "select feed_clock()")
         return clock
-    return datetime.fromisoformat(told).astimezone(UTC) - _delay(feed)
+    return datetime.fromisoformat(told).astimezone(UTC) - delay_of(feed)
 
 
-def _delay(feed: str) -> timedelta:
+def delay_of(feed: str) -> timedelta:
+    """How far behind the present this feed runs, by its address."""
     return DELAY if "delayed" in feed else timedelta()
 
 
@@ -166,8 +167,10 @@ def ask(
 
 def settle(conn: Connection[TupleRow], gap: Gap, clock: datetime, source: str, bars: int) -> None:
     """Note that a source whose clock is at `clock` has told all of the gap's bars."""
+    # Whole minutes: of one that began a quarter of an hour ago, the bar came a minute later.
+    final_before = (clock - LATE).replace(second=0, microsecond=0)
     conn.execute(
-        "select tickstock.settle(%s, %s, %s, %s, %s, %s)", (*gap, clock - LATE, source, bars)
+        "select tickstock.settle(%s, %s, %s, %s, %s, %s)", (*gap, final_before, source, bars)
     )
 
 

@@ -99,7 +99,9 @@ class Gatherer(threading.Thread):
             self._changed.notify()
 
     def _has_room(self) -> bool:
-        return self._told is None and self._making.waiting + len(self._refusals) < BATCH
+        # Frames without any of these count, too: a batch holds on to its items until it is stored.
+        gathered = max(self._making.waiting + len(self._refusals), self._items)
+        return self._told is None and gathered < BATCH
 
     def _tell_making(self, told: Item) -> None:
         if told.kind is Kind.LOST:

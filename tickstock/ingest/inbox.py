@@ -8,16 +8,20 @@ is in it first.
 import errno
 import logging
 import os
+import shutil
 import struct
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from tickstock.embedded.locks import FileLock
+from tickstock.errors import TickstockError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,7 @@ MEMORY = 64 * 2**20
 OVERHEAD = 200
 """Bytes that an item takes besides its data, about."""
 
+_NEW = ".new"
 _HEAD = struct.Struct("<BqI")  # kind, microseconds since the epoch, bytes that follow
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -151,20 +156,25 @@ class Inbox:
             return Waiting(items, self.spilled - stored)
 
     def keep(self) -> Path | None:
-        """All that is not stored goes to the file, which is returned; None where there is nothing."""
+        """All that is not stored goes to the file, which is returned; None where there is nothing.
+
+        Raises OSError where the disk is full: what is in the file already stays there.
+        """
         with self._changed:
             if self.empty and not self._unstored:
                 return None
-            # What waits in memory came before what waits in the file.
-            items = [*(taken.item for taken in self._unstored), *self._items]
-            while self._unread:
-                items.append(self._unspill())
-            self._file.seek(0)
-            self._file.truncate()
-            for item in items:
-                self._file.write(_record(item))
-            self._write_at = self._file.tell()
-            self._stored_at = self._read_at = 0
+            # Another file takes this one's place when it is whole: a kill or a full disk costs nothing of it.
+            with _replacing(self._path) as file:
+                # What waits in memory came before what waits in the file.
+                for item in chain((taken.item for taken in self._unstored), self._items):
+                    file.write(_record(item))
+                self._file.truncate(self._write_at)
+                self._file.seek(self._read_at)
+                shutil.copyfileobj(self._file, file)
+                size = file.tell()
+            self._file.close()
+            self._file = _open(self._path)
+            self._write_at, self._stored_at, self._read_at = size, 0, 0
             self._items.clear()
             self._unstored.clear()
             return self._path
@@ -213,17 +223,42 @@ class Inbox:
 
 
 def _open_file(folder: Path, name: str) -> tuple[Path, IO[bytes], FileLock]:
-    """The first file of this name that no other process uses, made where there is none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 0
-    while True:
-        number += 1
-        path = folder / f"{name}-{number}.frames"
-        lock = FileLock(path.with_suffix(".lock"))
-        if lock.try_exclude():
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            return path, os.fdopen(file, "r+b", buffering=0), lock
-        lock.close()
+    """The first file of this name that no other process uses, made where there is none.
+
+    Raises TickstockError where there can be none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            path = folder / f"{name}-{number}.frames"
+            lock = FileLock(path.with_suffix(".lock"))
+            if lock.try_exclude():
+                path.with_suffix(_NEW).unlink(missing_ok=True)
+                return path, _open(path), lock
+            lock.close()
+    except OSError as error:
+        raise TickstockError(
+            f"the spill folder {folder} can't be used: {error.strerror}. Let this user write there, or "
+            "set TICKSTOCK_DATA_DIR"
+        ) from error
+    raise AssertionError("there is always another number")
+
+
+def _open(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of this one at the end of the block, unless the block fails."""
+    new = path.with_suffix(_NEW)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _record(item: Item) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 import orjson
+import psycopg
 
 from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts
@@ -123,8 +124,8 @@ class Ingest:
         """Run until `stop` is set, then store what has been received, and return.
 
         Raises FeedRefusedError or FeedUnreachableError when the feed refuses for good, and
-        DatabaseUnavailableError when received bars could not be stored; in either case all that can
-        be stored has been, and the rest waits in the spill file for the next ingest.
+        DatabaseUnavailableError or psycopg.Error when received bars could not be stored; in either case
+        all that can be stored has been, and the rest waits in the spill file for the next ingest.
         """
         _tune_interpreter()
         drain = threading.Thread(target=self._drain, name="drain", daemon=True)
@@ -141,8 +142,9 @@ class Ingest:
             log.info("no REST API: gaps stay owed (set TICKSTOCK_REST_URL)")
         try:
             self._work(drain)
-        except DatabaseUnavailableError as error:
-            drain.join(timeout=10)  # we were asked to stop, and so was it
+        except (DatabaseUnavailableError, psycopg.Error) as error:
+            self.stop.set()
+            drain.join(timeout=10)
             self._gatherer.stop()
             self._failure = self._kept(error)
         finally:
@@ -151,13 +153,21 @@ class Ingest:
         if self._failure:
             raise self._failure
 
-    def _kept(self, error: DatabaseUnavailableError) -> DatabaseUnavailableError:
-        """The error, and where what could not be stored is kept."""
-        if not (path := self._inbox.keep()):
-            return error
-        return DatabaseUnavailableError(
-            f"{error.message} What has been received is kept in {path}: the next ingest stores it."
-        )
+    def _kept(self, error: DatabaseUnavailableError | psycopg.Error) -> Exception:
+        """The error, and what became of that which could not be stored."""
+        try:
+            if not (path := self._inbox.keep()):
+                return error
+            told = f"What has been received is kept in {path}: the next ingest stores it."
+        except OSError as trouble:
+            told = (
+                f"What has been received could not be kept in a file either ({trouble.strerror}): "
+                "it has to be filled from REST or a flat file."
+            )
+        if isinstance(error, DatabaseUnavailableError):
+            return DatabaseUnavailableError(f"{error.message} {told}")
+        log.error("%s", told)
+        return error
 
     # What the client tells, in its thread.
 
@@ -258,6 +268,8 @@ class Ingest:
         waiting = f"{self._inbox.waiting:,} frames waiting"
         if self._inbox.spilled:
             waiting += f" and {self._inbox.spilled / 2**20:,.1f} MiB in the spill file"
+        if self._inbox.lost:
+            waiting += f", {self._inbox.lost:,} frames lost"
         if "AM" not in self._channels:
             waiting = f"made of {self._making.made_of:,} events; {waiting}"
         return (

@@ -9,10 +9,11 @@ from typing import NamedTuple, TypeVar
 
 import psycopg
 from psycopg import Connection
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import TupleRow
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
-from tickstock.db.connection import connect, first_line, require_schema
+from tickstock.db.connection import connect, first_line, is_read_only, require_schema, where
 from tickstock.db.writer import Counts, write_bars, write_new_bars, write_new_ticks
 from tickstock.errors import DatabaseUnavailableError
 from tickstock.feed.backoff import Backoff
@@ -22,6 +23,8 @@ from tickstock.ticks import Trade
 log = logging.getLogger(__name__)
 
 SOURCE = "feed"
+# After a failover the one that is reached may be read-only for a while.
+GONE = (psycopg.OperationalError, ReadOnlySqlTransaction, DatabaseUnavailableError)
 GRACE = 10.0
 """Seconds that a database which is gone is waited for once we were asked to stop."""
 
@@ -49,6 +52,11 @@ class Store:
         """Whether all bars of the last batch were new and possible: then those of the next are, too."""
         self._conn: Connection[TupleRow] | None = connect(url, program="ingest")
         require_schema(self._conn)
+        if is_read_only(self._conn):
+            raise DatabaseUnavailableError(
+                f"the database at {where(url)} is read-only, a standby perhaps: nothing can be stored there. "
+                "Set TICKSTOCK_DATABASE_URL to the primary"
+            )
 
     def close(self) -> None:
         if self._conn is not None:
@@ -149,15 +157,16 @@ class Store:
         while True:
             try:
                 return work(self._connection())
-            except (psycopg.OperationalError, DatabaseUnavailableError) as error:
+            except GONE as error:
                 self._drop_connection()
+                state = "read-only" if isinstance(error, ReadOnlySqlTransaction) else "gone"
                 if self._stop.is_set():
                     deadline = deadline or time.monotonic() + GRACE
                     if time.monotonic() > deadline:
                         raise DatabaseUnavailableError(
-                            f"{what} could not be stored, the database is gone: {first_line(error)}."
+                            f"{what} could not be stored, the database is {state}: {first_line(error)}."
                         ) from error
-                log.warning("database gone, %s wait: %s", what, first_line(error))
+                log.warning("database %s, %s wait: %s", state, what, first_line(error))
                 time.sleep(backoff.next()) if self._stop.is_set() else self._stop.wait(
                     backoff.next()
                 )

@@ -19,7 +19,7 @@ def read_symbols(path: Path) -> list[str]:
     Raises TickstockError for a file that can't be read, or names none.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TickstockError(f"--symbols-file {path} can't be read: {error}") from None
     words = [word.strip() for line in lines for word in line.partition("#")[0].split(",")]

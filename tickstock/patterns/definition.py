@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import index
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ Bools = NDArray[np.bool_]
 
 LONGEST = 2_000
 """Most candles a pattern may look at."""
+LONGEST_NAME = 100
+"""Characters: names go by NOTIFY, which takes no more than 8,000 bytes."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,12 @@ class Pattern:
         except (Exception, SystemExit) as error:  # somebody's own function
             problem = f"pattern {self.name}: its number of candles fails with {error!r}"
             raise ValueError(problem) from error
+        # Parameters are floats, and so is what is computed of them: p.whole() counts.
+        try:
+            candles = index(candles)
+        except TypeError:
+            problem = f"pattern {self.name}: candles is {candles!r}, not a whole number"
+            raise ValueError(problem) from None
         if not 1 <= candles <= LONGEST:
             raise ValueError(f"pattern {self.name}: candles is {candles}, not 1 to {LONGEST}")
         return candles
@@ -181,6 +190,8 @@ class Pattern:
     def with_defaults(self, parameters: Mapping[str, float]) -> Parameters:
         """These parameters, and the defaults of the others. ValueError for one that it has not."""
         for name, value in parameters.items():
+            if not isinstance(name, str):
+                raise ValueError(f"pattern {self.name}: a parameter is named {name!r}, not a text")
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
                 raise ValueError(f"pattern {self.name} has no parameter {name} (it has: {known})")
@@ -216,9 +227,15 @@ def pattern(
     """Declare a function to be the pattern of that name.
 
     candles: how many it looks at, the judged one included, or a function of parameters and timeframe
-    that tells. ValueError for an unknown timeframe, for a parameter that is no number,
-    and for a pattern that looks at no candle.
+    that tells. ValueError for a declaration that makes no sense: no name or timeframe, an unknown
+    timeframe, a parameter that is no number, a number of candles that is none.
     """
+    if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
+        raise ValueError(
+            f"a pattern is named {name!r}: 1 to {LONGEST_NAME} printable characters expected"
+        )
+    if not isinstance(source, str):
+        raise ValueError(f"pattern {name}: its source is {source!r}, not a text")
     check_timeframes(name, timeframes)
 
     def declare(function: Function) -> PythonPattern:
@@ -246,6 +263,8 @@ def constant(candles: int) -> Length:
 
 
 def check_timeframes(name: str, timeframes: Sequence[str]) -> None:
-    """ValueError for a timeframe that there is not."""
+    """ValueError for a timeframe that there is not, and for none."""
+    if not timeframes:
+        raise ValueError(f"pattern {name}: no timeframe is named")
     if unknown := set(timeframes) - set(TIMEFRAMES):
         raise ValueError(f"pattern {name}: no timeframe {', '.join(sorted(unknown))}")

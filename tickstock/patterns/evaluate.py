@@ -6,6 +6,8 @@ here: the database asks them.
 
 import logging
 import os
+import threading
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +118,23 @@ class Failures:
             *(pattern, timeframe, error),
             exc_info=error if first else None,
         )
+
+    def failed(self, pattern: str, timeframe: str, error: Exception) -> None:
+        """It has not answered at all."""
+        self.report(pattern, timeframe, error)
+
+
+class Asking(NamedTuple):
+    """A pattern that has been asked, and has not answered yet."""
+
+    pattern: str
+    timeframe: str
+    since: float
+    """By the monotonic clock."""
+
+
+ASKING: dict[int, Asking] = {}
+"""By thread. A pattern can't be stopped safely; but it can be named: see tickstock.scan.watch."""
 
 
 def live(chosen: Sequence[Chosen], candles: Candles, failures: Failures) -> Iterator[Hit]:
@@ -315,6 +334,8 @@ def _ask(
     wanted: Bools | None = None,
 ) -> Hits | None:
     """Its hits among the windows wanted, all by default; None if it failed."""
+    thread = threading.get_ident()
+    ASKING[thread] = Asking(pattern.name, candles.timeframe, time.monotonic())
     try:
         with np.errstate(all="ignore"):  # what comes of missing candles is no news
             found = function(candles, parameters)
@@ -323,14 +344,16 @@ def _ask(
         windows = candles.opens_at.shape if wanted is None else wanted.shape
         hits = _checked(pattern.name, found, windows, wanted)
     except Exception as error:  # a broken pattern must not stop the others
-        failures.report(pattern.name, candles.timeframe, error)
+        failures.failed(pattern.name, candles.timeframe, error)
         return None
     except SystemExit as error:
         exits = RuntimeError(
             f"it called sys.exit({error.code!r}), which is not for a pattern to do"
         )
-        failures.report(pattern.name, candles.timeframe, exits.with_traceback(error.__traceback__))
+        failures.failed(pattern.name, candles.timeframe, exits.with_traceback(error.__traceback__))
         return None
+    finally:
+        del ASKING[thread]
     # One window's nonsense must not cost the others their hits: these would depend on what is beside.
     fine = (np.abs(hits.direction) <= 1) & (hits.strength >= 0) & (hits.strength <= 1)
     if fine.all():

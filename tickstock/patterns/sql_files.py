@@ -73,8 +73,6 @@ def parse(text: str, file: str) -> SqlPattern:
         parameters = _parameters(fields[field][1]) if field in fields else Parameters()
         field = "timeframes"
         timeframes = tuple(_words(fields[field][1])) if field in fields else TIMEFRAMES
-        if not timeframes:
-            raise ValueError("no timeframe is named")
         check_timeframes(name, timeframes)
         field = "candles"
         length = _length(fields[field][1] if field in fields else None, parameters)

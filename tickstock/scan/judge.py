@@ -1,7 +1,7 @@
 """Asking the patterns of one timeframe about spans of candles."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tickstock.patterns import Direction, SqlPattern
+from tickstock.patterns import SqlPattern
 from tickstock.patterns.evaluate import DIRECTIONS, Chosen, Failures, Hits
 from tickstock.scan.shown import Sessions, Shown, shown
 from tickstock.scan.windows import Reader, Span, read_windows
@@ -20,21 +20,23 @@ PATTERN_TIMEOUT = 10.0
 """Seconds that a pattern in SQL may take for the candles of a timeframe, unless it is set otherwise."""
 LEFT_OUT = 60
 """So many times as long is it left out when it takes longer: a scanner loses a sixtieth of its time."""
-SIGNS = {name: sign for sign, name in DIRECTIONS.items()}
-LIMIT = "select set_config('statement_timeout', %s, true)"
-TOO_LARGE = (
-    psycopg.errors.ConfigurationLimitExceeded,
-    psycopg.errors.DiskFull,
-    psycopg.errors.OutOfMemory,
-)
-"""What a query that grows beyond all bounds ends with, if it is not stopped before."""
+SIGNS: dict[str, int] = {name: sign for sign, name in DIRECTIONS.items()}
+# Read-only: what a pattern writes would be rolled back without a word.
+LIMIT = """
+select set_config('statement_timeout', %s, true), set_config('transaction_read_only', 'on', true)
+"""
+NOT_ITS_FAULT = ("40", "57", "55P03")
+"""How codes of errors begin that no query makes by itself: two transactions in each other's way, somebody
+who stops the query or the server, a lock that was waited for too long."""
 SQL_PATTERN = sql.SQL("""
 with candles as materialized (select * from tickstock.pattern_candles(%s, %s, %s, %s, %s, %s)),
 parameters as (select {})
 select symbol, judged, direction, strength::float8, details,
   (select min(ts) from candles c where (c.symbol, c.judged) = (p.symbol, p.judged))
-from ({}) p (symbol, judged, direction, strength, details)
+from ({}
+) p (symbol, judged, direction, strength, details)
 """)
+"""The bracket is on a line of its own: a query may end with a comment."""
 
 
 class TimeLimit:
@@ -84,7 +86,7 @@ class Judged(NamedTuple):
 
     timeframe: str
     asked: dict[str, dict[str, float]]
-    """Names of patterns, with their parameters; without those that took too long to tell."""
+    """Names of patterns, with their parameters; without those that failed or took too long."""
     spans: list[Span]
     """What was judged, which may be more than was asked for: candles after it look back at it. First
     those of what was shown, then those of which all candles are gone."""
@@ -133,14 +135,38 @@ def _ask_functions(
     conn: Connection[TupleRow], judged: Judged, chosen: Sequence[Chosen], failures: Failures
 ) -> None:
     reach = {each.pattern.name: each.candles - 1 for each in chosen}
+    noting = _Noting(failures)
     first = min(float(each.ts.min()) for each in judged.shown)
     last = max(float(each.ts.max()) for each in judged.shown)
     sessions = Sessions.read(conn, first, last)
+    told = [
+        (some, list(some.find(judged.timeframe, sessions, chosen, noting))) for some in judged.shown
+    ]
+    for name in noting.names:
+        del judged.asked[name]
     before = 0
-    for some in judged.shown:
-        for hits in some.find(judged.timeframe, sessions, chosen, failures):
-            _add(judged.found, some, hits, reach[hits.pattern], before)
+    for some, several in told:
+        for hits in several:
+            if hits.pattern not in noting.names:
+                _add(judged.found, some, hits, reach[hits.pattern], before)
         before += len(some.ts)
+
+
+class _Noting(Failures):
+    """Passes on what it is told, and knows which patterns have failed: of these a part of the answer is
+    missing, and no event may be taken back for that."""
+
+    def __init__(self, beyond: Failures) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self._beyond = beyond
+
+    def report(self, pattern: str, timeframe: str, error: Exception) -> None:
+        self._beyond.report(pattern, timeframe, error)
+
+    def failed(self, pattern: str, timeframe: str, error: Exception) -> None:
+        self.names.add(pattern)
+        self._beyond.failed(pattern, timeframe, error)
 
 
 def _add(found: Found, some: Shown, hits: Hits, reach: int, before: int) -> None:
@@ -155,10 +181,8 @@ def _add(found: Found, some: Shown, hits: Hits, reach: int, before: int) -> None
 def _ask_database(
     conn: Connection[TupleRow], judged: Judged, one: Chosen, failures: Failures, limit: TimeLimit
 ) -> None:
-    """A pattern in SQL. One that fails is reported, and finds nothing.
-
-    One that takes too long is reported, and was not asked: its events stay as they are.
-    """
+    """A pattern in SQL. One that fails, or takes too long, is reported, and was not asked: its events
+    stay as they are."""
     pattern = one.pattern
     assert isinstance(pattern, SqlPattern)
     if limit.leaves_out(pattern.name, judged.timeframe):
@@ -175,16 +199,10 @@ def _ask_database(
     columns = [list(column) for column in zip(*judged.spans, strict=True)]
     began = time.monotonic()
     try:
-        # A savepoint: a broken pattern must not stop the others, and the limit is for it alone.
+        # A savepoint: a broken pattern must not stop the others, and the limits are for it alone.
         with conn.transaction(force_rollback=True):
             conn.execute(LIMIT, (f"{limit.seconds * 1000:.0f}",))
             rows = conn.execute(query, (judged.timeframe, *columns, one.candles, 0)).fetchall()
-        numbers = {candle: n for n, candle in enumerate(judged.each())} if rows else {}
-        # Spans of one symbol may overlap where they look back: what is found twice is the same.
-        checked = {
-            (symbol, ts): _checked(numbers.get((symbol, ts.timestamp())), symbol, ts, *rest)
-            for symbol, ts, *rest in rows
-        }
     except psycopg.errors.QueryCanceled:
         if time.monotonic() - began < limit.seconds:
             raise  # somebody else's wish
@@ -192,16 +210,17 @@ def _ask_database(
         too_long = limit.exceeded(pattern.name, judged.timeframe)
         failures.report(pattern.name, judged.timeframe, too_long)
         return
-    except psycopg.OperationalError as error:
-        if not isinstance(error, TOO_LARGE):
-            raise  # not the pattern's fault
+    except psycopg.Error as error:
+        if conn.closed or (error.sqlstate or "").startswith(NOT_ITS_FAULT):
+            raise
+        del judged.asked[pattern.name]
         failures.report(pattern.name, judged.timeframe, error)
         return
-    except (psycopg.Error, ValueError) as error:
-        failures.report(pattern.name, judged.timeframe, error)
-        return
+    answers, problem = _answers(judged, rows)
+    if problem:
+        failures.report(pattern.name, judged.timeframe, problem)
     found = judged.found
-    for number, direction, strength, details, candles_from in checked.values():
+    for number, direction, strength, details, candles_from in answers:
         found.candle.append(number)
         found.pattern.append(pattern.name)
         found.direction.append(direction)
@@ -210,19 +229,51 @@ def _ask_database(
         found.candles_from.append(candles_from)
 
 
+Answer = tuple[int, int, float, dict[str, object], float]
+"""Number of the candle, direction, strength, details, and the start of the first candle looked at."""
+
+
+def _answers(
+    judged: Judged, rows: Sequence[TupleRow]
+) -> tuple[Collection[Answer], ValueError | None]:
+    """What makes sense of what a pattern in SQL says, and what is wrong with something else.
+
+    One candle's nonsense must not cost the others their events: these would depend on what is beside.
+    """
+    numbers = {candle: n for n, candle in enumerate(judged.each())} if rows else {}
+    found: dict[int, Answer] = {}
+    problem = None
+    contradicted = set()
+    for symbol, ts, *rest in rows:
+        try:
+            answer = _checked(numbers, symbol, ts, *rest)
+        except ValueError as error:
+            problem = problem or error
+            continue
+        # Spans of one symbol may overlap where they look back: what is found twice is the same.
+        if found.setdefault(answer[0], answer) != answer:
+            contradicted.add(answer[0])
+            problem = problem or ValueError(f"it says two things of {symbol} at {ts}")
+    # Rows have no order: neither of them is the first.
+    return [each for number, each in found.items() if number not in contradicted], problem
+
+
 def _checked(
-    number: int | None,
-    symbol: str,
-    judged: datetime,
-    direction: Direction,
-    strength: float,
-    details: dict[str, object],
+    numbers: Mapping[tuple[str, float], int],
+    symbol: object,
+    ts: object,
+    direction: object,
+    strength: float | None,
+    details: object,
     candles_from: datetime,
-) -> tuple[int, int, float, dict[str, object], float]:
-    """ValueError for an answer that makes no sense."""
+) -> Answer:
+    """ValueError for an answer that makes no sense, whatever its columns are."""
+    if not isinstance(symbol, str) or not isinstance(ts, datetime) or ts.tzinfo is None:
+        raise ValueError(f"it found itself in {symbol!r} at {ts!r}: text and timestamptz expected")
+    number = numbers.get((symbol, ts.timestamp()))
     if number is None:
-        raise ValueError(f"it found itself in {symbol} at {judged}, which was not asked about")
-    if direction not in SIGNS:
+        raise ValueError(f"it found itself in {symbol} at {ts}, which was not asked about")
+    if not isinstance(direction, str) or direction not in SIGNS:
         raise ValueError(f"its direction is {direction!r}")
     if strength is None or not 0 <= strength <= 1:
         raise ValueError(f"its strength is {strength}, not 0 to 1")

@@ -3,6 +3,8 @@
 A scanner learns of every change of what it keeps. Bars that come by the scan queue are taken by it or,
 which a share's counter tells, by another one; of those that pass the queue by there is a note. A window
 lacks what waits in the queue: when that is taken, the candles that look back at it are judged again.
+
+Those of minutes and five minutes are kept in memory, the longer ones, which come seldom, on a shelf.
 """
 
 from collections import Counter
@@ -17,6 +19,7 @@ from psycopg.rows import TupleRow
 
 from tickstock.patterns import Floats
 from tickstock.scan.arrays import float_arrays
+from tickstock.scan.shelf import Shelf, ShelfError
 from tickstock.scan.windows import (
     Newest,
     Series,
@@ -25,11 +28,13 @@ from tickstock.scan.windows import (
     read_series,
     windows_of,
 )
+from tickstock.timeframes import TIMEFRAMES
 
-TIMEFRAMES = ("1min", "5min")
-"""Of which windows are kept: the longer ones come seldom, and would take as much memory each."""
+IN_MEMORY = ("1min", "5min")
+"""Timeframes whose windows are wanted again within minutes."""
 LONGEST = 200
-"""Candles before the judged one, with which windows are kept: some 10 kB each, of thousands of symbols."""
+"""Candles before the judged one, with which windows are kept in memory: some 10 kB each, of thousands of
+symbols."""
 ROOM = 32
 """Symbols for which a share makes room at once: with more of it, more would stay empty."""
 STATE = "select changes, taken, shards from tickstock.state_of_shares(%s)"
@@ -45,11 +50,25 @@ FRESH = {
 class _SideBySide:
     """The windows of some symbols, of one timeframe and reach, and for one share."""
 
-    def __init__(self, reach: int) -> None:
+    def __init__(self, reach: int, place: int) -> None:
+        """place: of theirs on the shelf."""
         self.columns = np.empty((6, max(1, reach), 0))
         """(6, candles, room): as those of a Series, NaN before a symbol's first candle; the last one is
         the last that was judged."""
         self.places: dict[str, int] = {}
+        self._place = place
+        self._shelved: tuple[int, ...] | None = None
+        """The shape of what lies on the shelf; None while it does not."""
+
+    def take_down(self, shelf: Shelf) -> None:
+        """ShelfError if they can't be had."""
+        if self._shelved is not None:
+            self.columns, self._shelved = shelf.take(self._place, self._shelved), None
+
+    def put_up(self, shelf: Shelf) -> None:
+        """Out of memory. ShelfError if there is no room."""
+        shelf.put(self._place, self.columns)
+        self.columns, self._shelved = np.empty((6, 0, 0)), self.columns.shape
 
     def keep(self, symbol: str, columns: Floats) -> None:
         """Candles of which the last one is the last that was judged."""
@@ -107,6 +126,7 @@ class KeptWindows:
     def __init__(self, shared: "KeptWindows | None" = None) -> None:
         self._shares: dict[int, _Share] = shared._shares if shared else {}
         self._share_of: dict[str, int] = shared._share_of if shared else {}
+        self._shelf: Shelf = shared._shelf if shared else Shelf()
         self._taken: dict[int, int] = {}
         """In this transaction, by share: its counter."""
 
@@ -130,8 +150,33 @@ class KeptWindows:
     ) -> Windows:
         """As read_windows(); but a span after its window is read without candles after it, of which none
         has been judged: they wait in the queue."""
-        if timeframe not in TIMEFRAMES or reach > LONGEST:
+        if timeframe not in IN_MEMORY:
+            return self._read_by_the_shelf(conn, timeframe, spans, reach)
+        if reach > LONGEST:
             return windows_of(read_series(conn, timeframe, spans, reach=reach))
+        return self._read(conn, timeframe, spans, reach)
+
+    def _read_by_the_shelf(
+        self, conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], reach: int
+    ) -> Windows:
+        shares = {self._number(span) for span in spans}
+        if self._shelf.usable:
+            try:
+                for share in shares:
+                    self._windows(timeframe, share, reach).take_down(self._shelf)
+                found = self._read(conn, timeframe, spans, reach)
+                for share in shares:
+                    self._windows(timeframe, share, reach).put_up(self._shelf)
+                return found
+            except ShelfError as error:
+                self._shelf.give_up(error)
+        for share in shares:  # put there by another thread, it would not learn of this reading
+            self._forget(timeframe, share)
+        return windows_of(read_series(conn, timeframe, spans, reach=reach))
+
+    def _read(
+        self, conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], reach: int
+    ) -> Windows:
         spans = sorted(spans, key=self._number)
         times = Counter(span.symbol for span in spans)
         last, since = self._last(timeframe, spans, reach), _seconds(span.since for span in spans)
@@ -160,10 +205,14 @@ class KeptWindows:
     def _windows(self, timeframe: str, share: int, reach: int) -> _SideBySide:
         windows = self._shares[share].windows
         if (timeframe, reach) not in windows:
-            for other in [key for key in windows if key[0] == timeframe]:
-                del windows[other]  # patterns have been set otherwise
-            windows[timeframe, reach] = _SideBySide(reach)
+            self._forget(timeframe, share)  # patterns have been set otherwise
+            windows[timeframe, reach] = _SideBySide(reach, Shelf.place(share, timeframe))
         return windows[timeframe, reach]
+
+    def _forget(self, timeframe: str, share: int) -> None:
+        windows = self._shares[share].windows
+        for key in [key for key in windows if key[0] == timeframe]:
+            del windows[key]
 
     def _by_share(
         self, timeframe: str, spans: Iterable[Span], reach: int

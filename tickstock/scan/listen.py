@@ -10,6 +10,8 @@ import orjson
 import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tickstock.db.connection import connect, first_line
 from tickstock.errors import DatabaseUnavailableError, TickstockError
@@ -64,8 +66,11 @@ def from_postgres(url: str, stop: threading.Event) -> Iterator[Event]:
 
 def from_redis(url: str, stop: threading.Event) -> Iterator[Event]:
     """Events published on the channel `tickstock_patterns` from now on."""
+    connection = require(url)
+    # One that is cut is not made anew in silence: the next would lack what was published in between.
+    connection.set_retry(Retry(NoBackoff(), 0))
     # redis-py leaves this method untyped
-    with require(url).pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+    with connection.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(PATTERNS_CHANNEL)
         try:
             while not stop.is_set():
@@ -74,8 +79,8 @@ def from_redis(url: str, stop: threading.Event) -> Iterator[Event]:
                     yield cast(Event, orjson.loads(message["data"]))
         except RedisError as error:
             raise TickstockError(
-                f"Redis went away while listening: {error}. Events are kept in the table events; "
-                "start again to hear new ones."
+                f"Redis went away while listening: {str(error).rstrip('.')}. Events are kept in "
+                "the table events; start again to hear new ones."
             ) from error
 
 

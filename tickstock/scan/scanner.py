@@ -30,9 +30,11 @@ TAKE = "select timeframe, symbol, ts from tickstock.take_candles(%s)"
 LOCK_SHARD = (
     "select from tickstock.scan_shards where shard = tickstock.shard_of(%s) for no key update"
 )
+# Those, too, whose bars are gone: their events are to be taken back.
 SYMBOLS = """
-select distinct symbol from ohlcv_4hour
-where ts > %(since)s::timestamptz - interval '4 hours' and ts < %(until)s order by symbol
+select symbol from ohlcv_4hour where ts > %(since)s::timestamptz - interval '4 hours' and ts < %(until)s
+union select symbol from events where ts >= %(since)s and ts < %(until)s and retracted_at is null
+order by symbol
 """
 INSTANT = timedelta(microseconds=1)
 NEAR = timedelta(days=4)
@@ -152,5 +154,5 @@ def spans_of(candles: Iterable[Candle]) -> Iterator[Span]:
 
 
 def symbols_between(conn: Connection[TupleRow], since: datetime, until: datetime) -> list[str]:
-    """Symbols that have bars in this time."""
+    """Symbols that have bars in this time, or events that stand."""
     return [symbol for (symbol,) in conn.execute(SYMBOLS, {"since": since, "until": until})]

@@ -18,6 +18,7 @@ from tickstock.patterns import Pattern
 from tickstock.scan.judge import PATTERN_TIMEOUT
 from tickstock.scan.publisher import Publisher, begin_publishing
 from tickstock.scan.scanner import Scanner
+from tickstock.scan.watch import telling_of_slow_patterns
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class ScanWorker:
         self.candles = 0
         self.events = 0
         self._url = url
+        self._pattern_timeout = pattern_timeout
         first = Scanner(patterns, pattern_timeout=pattern_timeout)
         self._scanners = [first, *(Scanner(patterns, beside=first) for _ in range(1, THREADS))]
         self._lock = threading.Lock()
@@ -72,7 +74,8 @@ class ScanWorker:
         ]
         for thread in beside:
             thread.start()
-        self._scan_for_good(self._scanners[0], conn)
+        with telling_of_slow_patterns(self._pattern_timeout):
+            self._scan_for_good(self._scanners[0], conn)
         for thread in beside:
             thread.join(timeout=10)
         if self._failure:

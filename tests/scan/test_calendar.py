@@ -1,0 +1,66 @@
+"""The calendar is changed afterwards: events follow, as they do when bars are corrected."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.scan.support import WAITING, bar, drain, firing, new_york, signalling, write
+from tickstock.db.connection import fetch_value
+from tickstock.patterns import Pattern
+from tickstock.scan.scanner import Scanner
+from tickstock.timeframes import TIMEFRAMES
+
+DAYS = [new_york(f"2025-11-{day} 00:00") for day in (17, 18, 19, 20, 21, 24)]
+PATTERNS: list[Pattern] = [
+    signalling("Always", timeframes=TIMEFRAMES),
+    firing("Dear", lambda c: c.close[-1] > 15, timeframes=TIMEFRAMES),
+    firing("InSession", lambda c: c.in_session[-1], timeframes=["1min", "5min"]),
+    firing("Dearer", lambda c: c.close[-1] > c.close[-2], timeframes=["daily"], candles=2),
+]
+STANDING = """
+select pattern, symbol, timeframe, ts, price from events where retracted_at is null order by 1, 2, 3, 4
+"""
+
+
+def opening(day: datetime, minutes: int) -> datetime:
+    return day + timedelta(hours=9, minutes=30 + minutes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # Without B's only bars, which are of the afternoon, and with another close of A's.
+        "update trading_days set closes_at = closes_at - interval '3 hours' where day = '2025-11-20'",
+        "delete from trading_days where day = '2025-11-20'",
+        "insert into trading_days select '2025-11-22', opens_at + interval '1 day',"
+        " closes_at + interval '1 day' from trading_days where day = '2025-11-21'",
+    ],
+)
+def test_events_follow_the_calendar(conn: Connection[TupleRow], change: str) -> None:
+    for day in [*DAYS, new_york("2025-11-22 00:00")]:
+        write(
+            conn,
+            bar("A", opening(day, 0)),
+            bar("A", opening(day, 300), "20.00"),
+            bar("B", opening(day, 240)),
+            bar("C", opening(day, 400)),
+        )
+    scanner = Scanner(PATTERNS)
+    drain(conn, scanner)
+    before = conn.execute(STANDING).fetchall()
+    conn.execute(change.encode())
+    drain(conn, scanner)
+    live = conn.execute(STANDING).fetchall()
+    assert live != before
+    for symbol in ("A", "B", "C"):
+        scanner.scan_history(conn, symbol, DAYS[0], DAYS[-1] + timedelta(days=5), TIMEFRAMES)
+    assert conn.execute(STANDING).fetchall() == live
+
+
+def test_past_the_queue_the_calendar_goes_past_the_queue_too(conn: Connection[TupleRow]) -> None:
+    conn.execute("set tickstock.scan_queue = off")
+    write(conn, bar("A", opening(DAYS[0], 0)), bar("A", opening(DAYS[1], 0)))
+    conn.execute("delete from trading_days where day = '2025-11-17'")
+    assert fetch_value(conn, WAITING) == 0
