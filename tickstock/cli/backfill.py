@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.source import database
 from tickstock.db.upkeep import refresh
@@ -158,10 +159,10 @@ def _fill_owed(conn: Connection[TupleRow], client: RestClient, feed: str, as_jso
             total = total.plus(filled)
     left = fetch_value(conn, "select count(*) from tickstock.owed(%s)", clock) if clock else None
     what = {"gaps": len(gaps), "still_owed": left, **_listed(total)}
-    _tell(what, f"{len(gaps):,} gaps", total.counts, as_json)
+    _tell(what, counted(len(gaps), "gap"), total.counts, as_json)
     if left is not None and not as_json:
         click.echo(
-            f"{left:,} gaps are still owed: `tickstock gaps` says why"
+            f"{counted(left, 'gap')} still owed: `tickstock gaps` says why"
             if left
             else "nothing is owed"
         )
@@ -264,6 +265,6 @@ def _tell(what: Mapping[str, object], words: str, counts: Counts, as_json: bool)
         click.echo(orjson.dumps({**what, **counts._asdict()}))
         return
     click.echo(
-        f"{words}: {counts.received:,} bars = {counts.inserted:,} new + {counts.replaced:,} replaced"
+        f"{words}: {counted(counts.received, 'bar')} = {counts.inserted:,} new + {counts.replaced:,} replaced"
         f" + {counts.unchanged:,} unchanged + {counts.refused:,} refused"
     )

@@ -11,6 +11,7 @@ import click
 
 from tickstock.chart.series import Series, read_series
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.read import Ask
 from tickstock.db.source import DBNAME, DEMO_DBNAME, database
@@ -178,6 +179,6 @@ def _write(series: Series, output: Path) -> None:
     except OSError as error:
         raise TickstockError(f"can't write {output}: {error.strerror or error}") from error
     click.echo(
-        f"{output}: {len(series.candles):,} candles, {len(series.events):,} events,"
+        f"{output}: {counted(len(series.candles), 'candle')}, {counted(len(series.events), 'event')},"
         f" {output.stat().st_size / 1e3:,.0f} kB"
     )

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tickstock import logs
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db import migrate as migrations
 from tickstock.db import roles
 from tickstock.db.connection import connect, parse, require_schema, tls
@@ -205,7 +206,7 @@ def _columnstore(relation: dict[str, Any]) -> str:
 
 def _kept(fresh: dict[str, Any]) -> str:
     keep: timedelta | None = fresh["keep_bars"]
-    kept = f"{keep.days:,} days" if keep else "for ever"
+    kept = counted(keep.days, "day") if keep else "for ever"
     since: datetime | None = fresh["bars_since"]
     return f"{kept}; before {since.astimezone(UTC):%Y-%m-%d} they are dropped" if since else kept
 

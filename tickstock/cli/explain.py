@@ -105,7 +105,9 @@ def _outcome(outcome: dict[str, Any] | None, direction: str) -> list[tuple[str, 
         for number in (1, 5, 20)
         if (value := outcome[f"return_{number}"]) is not None
     ]
-    return [("outcome", f"{', '.join(told)} candles{sign}" if told else "no candle after it yet")]
+    if not told:
+        return [("outcome", "no candle after it yet")]
+    return [("outcome", f"{', '.join(told)} candle{'s' if len(told) > 1 else ''}{sign}")]
 
 
 def _parameters(event: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import click
 import orjson
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 
@@ -40,11 +41,12 @@ def gaps(as_json: bool, database_url: str | None) -> None:
         )
         symbol = "all symbols" if gap["symbol"] == "*" else gap["symbol"]
         click.echo(
-            f"{symbol}: {_moment(gap['starts'])} to {_moment(gap['ends'])}, {gap['minutes']:,} minutes"
+            f"{symbol}: {_moment(gap['starts'])} to {_moment(gap['ends'])},"
+            f" {counted(gap['minutes'], 'minute')}"
             f" ({gap['reason'] or 'at the beginning or end of a subscription'}{asked})"
         )
     if owed:
-        click.echo(f"{len(owed):,} gaps; `tickstock backfill` fills them", err=True)
+        click.echo(f"{counted(len(owed), 'gap')}; to fill: `tickstock backfill`", err=True)
     else:
         click.echo("nothing is owed", err=True)
 

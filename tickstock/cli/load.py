@@ -4,6 +4,7 @@ import click
 import orjson
 
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.ingest.load import load_files
@@ -32,7 +33,7 @@ def load(files: tuple[str, ...], as_json: bool, database_url: str | None) -> Non
                 click.echo(orjson.dumps({"file": file, **counts._asdict()}))
                 continue
             click.echo(
-                f"{file}: {counts.received:,} bars = {counts.inserted:,} new"
+                f"{file}: {counted(counts.received, 'bar')} = {counts.inserted:,} new"
                 f" + {counts.replaced:,} replaced + {counts.unchanged:,} unchanged"
                 f" + {counts.refused:,} refused"
             )

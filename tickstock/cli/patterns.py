@@ -13,6 +13,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import LIBPQ_VARIABLES
 from tickstock.errors import TickstockError
@@ -192,7 +193,9 @@ def test(
                 if as_json:
                     _tell(pattern, outcomes)
                 else:
-                    click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
+                    click.echo(
+                        f"{pattern.name}: {pattern.summary}\non {where}, {counted(days, 'day')}\n"
+                    )
                     _show(outcomes)
             _raise_first(file, pattern, failures)
 

@@ -6,6 +6,7 @@ import click
 import orjson
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.source import database
 from tickstock.db.upkeep import UpkeepWorker
@@ -41,7 +42,7 @@ def refresh(every: float | None, as_json: bool, database_url: str | None) -> Non
         if as_json:
             click.echo(orjson.dumps({"still_live_half_hours": left}))
         else:
-            click.echo(f"refreshed; {left:,} half hours are still forming and stay live")
+            click.echo(f"refreshed; still forming and computed live: {counted(left, 'half hour')}")
         if every is not None:
             stop = threading.Event()
             options.stop_on_signals(stop)

@@ -11,6 +11,7 @@ import orjson
 from click.core import ParameterSource
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.errors import TickstockError
@@ -137,8 +138,8 @@ def _history(
         click.echo(orjson.dumps({"symbols": len(wanted), **total._asdict()}))
     else:
         click.echo(
-            f"{total.candles:,} candles of {len(wanted):,} symbols scanned: {total.events:,} events new"
-            f" or changed, {total.retracted:,} retracted"
+            f"{counted(total.candles, 'candle')} of {counted(len(wanted), 'symbol')} scanned:"
+            f" {counted(total.events, 'event')} new or changed, {total.retracted:,} retracted"
         )
     if stop.is_set():
         raise TickstockError(

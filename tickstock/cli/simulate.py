@@ -7,6 +7,7 @@ import click
 import orjson
 
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.errors import TickstockError
 from tickstock.simulator import FAULTS, Faults, RandomMarket, ReplayMarket, Simulator
 from tickstock.simulator.market import Market, default_start
@@ -190,7 +191,7 @@ def _tell_end(simulator: Simulator, as_json: bool) -> None:
         told = {"ended": ended, "bars_sent": len(simulator.sent), "faults": dict(faults)}
         click.echo(orjson.dumps(told))
         return
-    click.echo(f"{len(simulator.sent):,} bars were sent")
+    click.echo(f"{counted(len(simulator.sent), 'bar')} sent")
     if faults:
         click.echo(f"faults: {', '.join(f'{name} {count:,}' for name, count in faults.items())}")
 

@@ -8,6 +8,7 @@ import orjson
 from psycopg.rows import dict_row
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 
@@ -57,10 +58,10 @@ def _tickers(symbols: str) -> list[str] | None:
 
 
 def _show(told: dict[str, Any]) -> None:
-    names = "all symbols" if told["symbols"] is None else f"{told['symbols']:,} symbols"
+    names = "all symbols" if told["symbols"] is None else counted(told["symbols"], "symbol")
     live = f"{told['subscriptions']}, of {names}" if told["subscriptions"] else "none: no ingest"
     lag = f", {_span(told['lag'])} behind now" if told["feed_clock"] else ""
-    owed = f" ({told['gaps']:,} gaps; see `tickstock gaps`)" if told["gaps"] else ""
+    owed = f" ({counted(told['gaps'], 'gap')}; see `tickstock gaps`)" if told["gaps"] else ""
     for label, value in (
         ("feed's clock", _moment(told["feed_clock"], "no bar yet") + lag),
         ("market", _MARKET[told["session"]]),
@@ -90,7 +91,7 @@ def _waiting(told: dict[str, Any]) -> str:
         return "unknown: no live subscription has stored a bar"
     spilled = f" and {told['spilled_bytes'] / 2**20:,.1f} MiB on disk"
     return (
-        f"{told['frames_waiting']:,} frames{spilled if told['spilled_bytes'] else ''}, "
+        f"{counted(told['frames_waiting'], 'frame')}{spilled if told['spilled_bytes'] else ''}, "
         f"stored {told['stored_after'].total_seconds():,.1f} s after receipt (as of the last batch)"
     )
 
