@@ -221,6 +221,8 @@ create or replace function tickstock.pattern_candles(timeframe text, symbols tex
 returns table (symbol text, ts timestamptz, judged timestamptz, back integer, open numeric, high numeric, low numeric, close numeric,
                volume numeric, session text)
 language plpgsql stable
+-- Taken for a few, they would be gone through as a whole for each candle that is judged.
+rows 100000
 as $$
 begin
   return query execute format($q$

@@ -230,7 +230,8 @@ def test_what_the_database_refuses_is_kept_for_the_next_ingest(
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            feed.send(*bars("FIRST", range(1)))
+            until(url, STORED, 1)
             conn.execute("alter table ohlcv_1min rename to elsewhere")
             feed.send(*bars("A", range(10)))
             assert ingest.wait() == 3
@@ -239,7 +240,7 @@ def test_what_the_database_refuses_is_kept_for_the_next_ingest(
         assert "does not exist" in ingest.errors[-1]
         conn.execute("alter table elsewhere rename to ohlcv_1min")
         with running(*arguments, **settings) as again:
-            until(url, STORED, 10)
+            until(url, STORED, 11)
             assert again.stop() == 0
 
 
@@ -252,7 +253,8 @@ def test_what_neither_memory_nor_disk_can_take_is_told(url: str) -> None:
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            feed.send(*bars("FIRST", range(1)))
+            until(url, STORED, 1)
             resource.prlimit(ingest.process.pid, resource.RLIMIT_FSIZE, (100, 100))
             with database_gone(url):
                 for minute in range(3):
@@ -268,7 +270,8 @@ def test_what_can_not_be_kept_at_the_stop_is_told(url: str) -> None:
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            feed.send(*bars("FIRST", range(1)))
+            until(url, STORED, 1)
             resource.prlimit(ingest.process.pid, resource.RLIMIT_FSIZE, (100, 100))
             with database_gone(url):
                 feed.send(*bars("A", range(10)))

@@ -10,6 +10,8 @@ from psycopg.rows import TupleRow
 
 from tests.scan.support import bar, new_york, write
 from tickstock.db.connection import fetch_value
+from tickstock.patterns import SqlPattern, discover
+from tickstock.scan.judge import query_of
 from tickstock.scan.scanner import PLAN_FOR_GROWTH
 
 LENGTH = 5
@@ -50,6 +52,27 @@ def test_a_window_is_read_by_index(loaded: Connection[TupleRow]) -> None:
         assert LENGTH <= sum(map(rows_read, nodes)) <= MOST_ROWS, timeframe
 
 
+@pytest.mark.parametrize("name", ["High52Week", "Low52Week", "GapUp", "NR7"])
+def test_a_pattern_in_sql_goes_through_its_candles_once(
+    loaded: Connection[TupleRow], name: str
+) -> None:
+    """Not once for each symbol: a year of thousands of them is millions of candles."""
+    pattern = next(each for each in discover() if each.name == name)
+    assert isinstance(pattern, SqlPattern)
+    symbols = [symbol for (symbol,) in loaded.execute("select distinct symbol from ohlcv_daily")]
+    day = [new_york("2025-11-20 00:00")] * len(symbols)
+    row = loaded.execute(
+        sql.SQL("explain (analyze, format json) {}").format(
+            query_of(pattern, pattern.with_defaults({}))
+        ),
+        ("daily", symbols, day, day, 10, 0),
+    ).fetchone()
+    assert row is not None
+    scans = [node for node in nodes_of(row[0][0]["Plan"]) if node.get("CTE Name") == "candles"]
+    assert scans
+    assert {node["Actual Loops"] for node in scans} == {1}
+
+
 def explain(conn: Connection[TupleRow], timeframe: str, end: datetime) -> dict[str, Any]:
     query = sql.SQL(
         "explain (analyze, format json) select * from {}(array['S7'], array[{}], array[{}], {}, {})"
@@ -65,11 +88,16 @@ def explain(conn: Connection[TupleRow], timeframe: str, end: datetime) -> dict[s
 
 def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The nodes of a plan that read bars or candles."""
-    relation = plan.get("Relation Name", "")
-    if plan["Node Type"] in SCANS and relation.startswith(BARS_AND_CANDLES):
-        yield plan
+    for node in nodes_of(plan):
+        relation = node.get("Relation Name", "")
+        if node["Node Type"] in SCANS and relation.startswith(BARS_AND_CANDLES):
+            yield node
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
     for child in plan.get("Plans", ()):
-        yield from scans(child)
+        yield from nodes_of(child)
 
 
 def rows_read(node: dict[str, Any]) -> float:

@@ -157,8 +157,9 @@ def fetch_value(conn: Connection[TupleRow], query: LiteralString, *params: objec
 
 
 def is_read_only(conn: Connection[TupleRow]) -> bool:
-    """Whether nothing can be written by it: a standby, or set so."""
-    return bool(fetch_value(conn, "select current_setting('transaction_read_only')::boolean"))
+    """Whether nothing can be written by it: a standby, or set so. The server has said that by itself."""
+    told = map(conn.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
+    return "on" in told
 
 
 def require_schema(conn: Connection[TupleRow]) -> None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
 import orjson
 import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tickstock.patterns import SqlPattern
+from tickstock.patterns import Parameters, SqlPattern
 from tickstock.patterns.evaluate import DIRECTIONS, Chosen, Failures, Hits
 from tickstock.scan.shown import Sessions, Shown, shown
 from tickstock.scan.windows import Reader, Span, read_windows
@@ -31,8 +32,7 @@ who stops the query or the server, a lock that was waited for too long."""
 SQL_PATTERN = sql.SQL("""
 with candles as materialized (select * from tickstock.pattern_candles(%s, %s, %s, %s, %s, %s)),
 parameters as (select {})
-select symbol, judged, direction, strength::float8, details,
-  (select min(ts) from candles c where (c.symbol, c.judged) = (p.symbol, p.judged))
+select symbol, judged, direction, strength::float8, details
 from ({}
 ) p (symbol, judged, direction, strength, details)
 """)
@@ -104,6 +104,16 @@ class Judged(NamedTuple):
         for some in self.shown:
             symbols = [span.symbol for span in some.spans]
             yield from zip(map(symbols.__getitem__, some.span), some.ts.tolist(), strict=True)
+
+    def looked_back_to(self, numbers: Sequence[int], reach: int) -> list[float]:
+        """Starts of the candles so many before these, or of the first ones there are."""
+        judged = [(some.number >= 0).nonzero()[0] for some in self.shown]
+        starts = [
+            some.looked_back_to(places, reach)
+            for some, places in zip(self.shown, judged, strict=True)
+        ]
+        of_these: list[float] = np.concatenate([*starts, np.empty(0)])[list(numbers)].tolist()
+        return of_these
 
 
 def judge(
@@ -178,6 +188,18 @@ def _add(found: Found, some: Shown, hits: Hits, reach: int, before: int) -> None
     found.candles_from += some.looked_back_to(hits.at, reach).tolist()
 
 
+def query_of(pattern: SqlPattern, parameters: Parameters) -> sql.Composed:
+    """The whole of it. Its arguments are those of `tickstock.pattern_candles()`."""
+    names = [
+        sql.SQL("{}::numeric as {}").format(value, sql.Identifier(name))
+        for name, value in parameters.items()
+    ]
+    return SQL_PATTERN.format(
+        sql.SQL(", ").join(names) if names else sql.SQL("null as none"),
+        sql.SQL(pattern.query.replace("%", "%%")),  # a file of ours or the operator's
+    )
+
+
 def _ask_database(
     conn: Connection[TupleRow], judged: Judged, one: Chosen, failures: Failures, limit: TimeLimit
 ) -> None:
@@ -188,14 +210,7 @@ def _ask_database(
     if limit.leaves_out(pattern.name, judged.timeframe):
         del judged.asked[pattern.name]
         return
-    names = [
-        sql.SQL("{}::numeric as {}").format(value, sql.Identifier(name))
-        for name, value in one.parameters.items()
-    ]
-    query = SQL_PATTERN.format(
-        sql.SQL(", ").join(names) if names else sql.SQL("null as none"),
-        sql.SQL(pattern.query.replace("%", "%%")),  # a file of ours or the operator's
-    )
+    query = query_of(pattern, one.parameters)
     columns = [list(column) for column in zip(*judged.spans, strict=True)]
     began = time.monotonic()
     try:
@@ -220,17 +235,17 @@ def _ask_database(
     if problem:
         failures.report(pattern.name, judged.timeframe, problem)
     found = judged.found
-    for number, direction, strength, details, candles_from in answers:
+    for number, direction, strength, details in answers:
         found.candle.append(number)
         found.pattern.append(pattern.name)
         found.direction.append(direction)
         found.strength.append(strength)
         found.details.append(details)
-        found.candles_from.append(candles_from)
+    found.candles_from += judged.looked_back_to([number for number, *_ in answers], one.candles - 1)
 
 
-Answer = tuple[int, int, float, dict[str, object], float]
-"""Number of the candle, direction, strength, details, and the start of the first candle looked at."""
+Answer = tuple[int, int, float, dict[str, object]]
+"""Number of the candle, direction, strength, details."""
 
 
 def _answers(
@@ -265,7 +280,6 @@ def _checked(
     direction: object,
     strength: float | None,
     details: object,
-    candles_from: datetime,
 ) -> Answer:
     """ValueError for an answer that makes no sense, whatever its columns are."""
     if not isinstance(symbol, str) or not isinstance(ts, datetime) or ts.tzinfo is None:
@@ -283,4 +297,4 @@ def _checked(
         orjson.dumps(details)
     except TypeError as error:
         raise ValueError(f"its details are {details!r}: {error}") from None
-    return number, SIGNS[direction], strength, details, candles_from.timestamp()
+    return number, SIGNS[direction], strength, details
