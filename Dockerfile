@@ -8,7 +8,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.13-slim-trixie
 ENV PYTHONUNBUFFERED=1
-# The folder is for a volume, which takes over its owner.
+# A new volume mounted on this folder takes over its owner.
 ENV TICKSTOCK_DATA_DIR=/var/lib/tickstock
 RUN useradd --system --no-create-home --shell /usr/sbin/nologin tickstock && \
     install --directory --owner tickstock --group tickstock "$TICKSTOCK_DATA_DIR"

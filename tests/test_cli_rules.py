@@ -150,7 +150,7 @@ def test_an_option_means_the_same_wherever_it_is() -> None:
         for option in ALL[path].params:
             if isinstance(option, click.Option):
                 assert option.show_envvar == bool(option.envvar), (path, option.opts)
-                assert option.multiple == ("ay be given again." in (option.help or "")), option.opts
+                assert option.multiple == ("ay be repeated." in (option.help or "")), option.opts
                 assert [name for name in option.opts if name.startswith("--")] == option.opts
                 if (*path, option.opts[0]) not in OTHER_MEANING:
                     kind = type(option.type), option.metavar, option.multiple, option.is_flag

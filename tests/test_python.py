@@ -144,7 +144,7 @@ def test_an_unknown_symbol_is_told_with_one_that_is_known(conn: Connection[Tuple
     for wrong in ("AAPLE", "aapl"):
         with pytest.raises(ValueError, match=f"no candles of '{wrong}': did you mean AAPL\\?"):
             tickstock.candles(wrong, "5min", connection=conn)
-    with pytest.raises(UnknownSymbolError, match="the database has 1 symbols: AAPL"):
+    with pytest.raises(UnknownSymbolError, match="the database has 1 symbol: AAPL"):
         tickstock.candles("'; drop table events; --", "5min", connection=conn)
     with pytest.raises(ValueError, match="no zero byte"):
         tickstock.candles("A\0", "5min", connection=conn)

@@ -191,7 +191,7 @@ def test_a_wrong_kind_is_told_with_file_key_and_remedy(case: Case, tmp_path: Pat
                 understood(case, file)
             assert caught.value.exit_code == 2
             assert re.fullmatch(
-                rf"settings file {file}: {key} in {re.escape(case.table)} has to be .+, such as {key} = .+",
+                rf"settings file {file}: {key} in {re.escape(case.table)} must be .+, such as {key} = .+",
                 caught.value.message,
             )
 
@@ -205,28 +205,28 @@ def test_a_key_that_no_option_has(path: tuple[str, ...], tmp_path: Path) -> None
             understood(case, file)
         place = f"nonsense in {table}" if table else "nonsense"
         assert caught.value.message.startswith(
-            f"settings file {file}: {place} is no setting; `tick"
+            f"settings file {file}: {place} is not a setting; `tick"
         )
-        assert caught.value.message.endswith(" --help` tells which are")
+        assert caught.value.message.endswith(" --help` lists them")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("api-kee = 'x'", "api-kee is no setting: did you mean api-key?"),
-        ("data_dir = 'x'", "data_dir is no setting: did you mean data-dir?"),
-        ("silence-limit = 5", "silence-limit does not hold for all commands: set it in [ingest]"),
-        ("[ingst]", "[ingst] is no command: did you mean ingest?"),
-        ("[ingest]\nsymbol = 'A'", "symbol in [ingest] is no setting: did you mean symbols?"),
+        ("api-kee = 'x'", "api-kee is not a setting: did you mean api-key?"),
+        ("data_dir = 'x'", "data_dir is not a setting: did you mean data-dir?"),
+        ("silence-limit = 5", "silence-limit is not a setting of all commands: set it in [ingest]"),
+        ("[ingst]", "[ingst] is not a command: did you mean ingest?"),
+        ("[ingest]\nsymbol = 'A'", "symbol in [ingest] is not a setting: did you mean symbols?"),
         ("[ingest]\nmetrics-port = 99999", "metrics-port in [ingest]: 99999 is not in the range"),
         ("[ingest]\nchannel = ['X']", "channel in [ingest]: 'X' is not one of"),
         ("[ingest]\nTICKSTOCK_SYMBOLS = 'A'\nsymbols = 'A'", "symbols in [ingest] is set as TICKSTOCK"),
-        ("[db]\njson = true", "json in [db]: settings belong into one of [db.migrate], "),
-        ("[simulate]\nstart = 2025-11-24T10:00:00Z", "start in [simulate] has to be a day or a time"),
+        ("[db]\njson = true", "json in [db]: put settings into one of [db.migrate], "),
+        ("[simulate]\nstart = 2025-11-24T10:00:00Z", "start in [simulate] must be a day or a time"),
         ("[simulate]\nstart = 2025-11-24T10:00:30", "start in [simulate]: '2025-11-24T10:00:30'"),
-        ("ingest = 5", "ingest is a command: its settings stand in a table, [ingest]"),
-        ('data-dir = "\\u0000"', "data-dir has to be text, such as"),
-        ("engine = 5", 'engine has to be text, such as engine = "…"'),
+        ("ingest = 5", "ingest is a command: put its settings into a table, [ingest]"),
+        ('data-dir = "\\u0000"', "data-dir must be text, such as"),
+        ("engine = 5", 'engine must be text, such as engine = "…"'),
         ("x =", "is not TOML: "),
         pytest.param(f"x = {'[' * 9999}", "is not TOML: ", id="many brackets"),
         ("x = '\udcff'", "is not TOML: "),
@@ -267,7 +267,7 @@ def test_a_secret_that_others_may_read_is_refused(option: click.Option, tmp_path
                 file = written(tmp_path, text, mode)
                 done = CliRunner().invoke(main, ["--settings", str(file), "status"])
                 assert done.exit_code == 2, done.output
-                assert f"others may read it, and {key} is a secret: chmod 600 {file}" in done.output
+                assert f"others can read it, and {key} is a secret: chmod 600 {file}" in done.output
                 assert PASSWORD not in done.output
     harmless = written(tmp_path, "redis-url = 'redis://nowhere/0'", 0o644)
     ingest = next(each for each in CASES if each.option.name == "redis_url")
@@ -290,7 +290,7 @@ def test_a_wrong_secret_is_not_repeated(tmp_path: Path) -> None:
         file = written(tmp_path, f"{key} = ['{PASSWORD}']")
         done = CliRunner().invoke(main, ["--settings", str(file), "ingest", "--verbose"])
         assert done.exit_code == 2
-        assert f"{key} has to be text" in done.output
+        assert f"{key} must be text" in done.output
         assert PASSWORD not in done.output
 
 

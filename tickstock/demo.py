@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tickstock.bars import Bar
+from tickstock.counted import counted
 from tickstock.db.connection import connect, fetch_value, require_schema, where
 from tickstock.db.source import Database
 from tickstock.embedded.redis import embedded_redis, find_redis_server
@@ -122,7 +123,7 @@ class Demo:
         )
         say(f"[bold]redis[/]     {redis}")
         say(
-            f"[bold]feed[/]      {simulator.url}: {len(self._market.symbols)} symbols, "
+            f"[bold]feed[/]      {simulator.url}: {counted(len(self._market.symbols), 'symbol')}, "
             f"{speed:,.0f} times real time, from 08:30 New York",
             soft_wrap=True,
         )
@@ -181,8 +182,8 @@ class Demo:
             "from (UTC)",
             box=None,
             title_justify="left",
-            title=f"market at {clock}: {rate:,.0f} bars/s sent, {stored:,} bars stored, "
-            f"{self._events:,} events heard",
+            title=f"market at {clock}: {rate:,.0f} bars/s sent, {counted(stored, 'bar')} stored, "
+            f"{counted(self._events, 'event')} heard",
         )
         for column in ("open", "high", "low", "close", "volume", "bars"):
             table.add_column(column, justify="right")
@@ -221,7 +222,7 @@ class Demo:
             for pattern, number in found[:PATTERNS_SHOWN]:
                 table.add_row(pattern, f"{number:,}")
             if rest := found[PATTERNS_SHOWN:]:
-                table.add_row(f"{len(rest)} others", f"{sum(number for _, number in rest):,}")
+                table.add_row(counted(len(rest), "other"), f"{sum(number for _, number in rest):,}")
             say(table)
             if fetch_value(conn, "select tickstock_engine()") != "postgres":
                 names = fetch_value(

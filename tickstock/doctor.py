@@ -21,6 +21,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock import redis
+from tickstock.counted import counted
 from tickstock.db.connection import (
     connect,
     fetch_value,
@@ -156,7 +157,7 @@ class Doctor:
         if source.installation:
             yield Finding(
                 "database", Level.WARN, f"{told}, started by tickstock",
-                "good for a look; for a service set TICKSTOCK_DATABASE_URL",
+                "good enough to try things; for a service set TICKSTOCK_DATABASE_URL",
             )  # fmt: skip
         else:
             yield Finding("database", Level.OK, told)
@@ -165,7 +166,7 @@ class Doctor:
         require_schema(self._db)
         self._sound = True
         engine = fetch_value(self._db, "select tickstock_engine()")
-        yield Finding("schema", Level.OK, f"is that of this tickstock, engine {engine}")
+        yield Finding("schema", Level.OK, f"matches this version of tickstock; engine {engine}")
 
     def _privileges(self) -> Iterator[Finding]:
         lacking = [row[0] for row in self._db.execute(PRIVILEGES)]
@@ -184,19 +185,11 @@ class Doctor:
             yield Finding("privileges", Level.OK, f"{user} may write all that ingest writes")
 
     def _policies(self) -> Iterator[Finding]:
+        engine: str = fetch_value(self._db, "select tickstock_engine()")
         after: timedelta | None = fetch_value(
             self._db, "select columnstore_after from storage_policy"
         )
-        if after is not None and after < SHORTEST_COLUMNSTORE_AFTER:
-            yield Finding(
-                "policies", Level.WARN,
-                f"bars move into the columnstore after {after.days} days, while late ones still come:"
-                " correct, but slow",
-                "update storage_policy set columnstore_after = '14 days'",
-            )  # fmt: skip
-        else:
-            told = f"after {after.days} days" if after else "never"
-            yield Finding("policies", Level.OK, f"bars move into the columnstore {told}")
+        yield _columnstore(engine, after)
 
     def _ingest(self) -> Iterator[Finding]:
         alive = fetch_value(self._db, "select count(*) from feed_live where alive")
@@ -217,8 +210,9 @@ class Doctor:
         gaps, minutes = row or (0, 0)
         if gaps:
             yield Finding(
-                "owed", Level.WARN, f"{minutes:,} minutes in {gaps:,} gaps are missing for now",
-                "ingest fills them where it has REST; `tickstock gaps` lists, `tickstock backfill` fills",
+                "owed", Level.WARN,
+                f"missed live and not filled yet: {counted(minutes, 'minute')} in {counted(gaps, 'gap')}",
+                "ingest fills them if it has REST; `tickstock gaps` lists, `tickstock backfill` fills them",
             )  # fmt: skip
         else:
             yield Finding("owed", Level.OK, "nothing")
@@ -248,8 +242,8 @@ class Doctor:
         url, key = self.settings.feed_url, self.settings.api_key
         if self._live is None:
             yield Finding(
-                "feed", Level.WARN, "not tried: whether an ingest is connected with the key is not known",
-                "mend the database first",
+                "feed", Level.WARN, "not tried: it is not known whether an ingest is connected with this key",
+                "first make the database check pass",
             )  # fmt: skip
         elif self._live:
             yield Finding(
@@ -363,6 +357,21 @@ _CLOSE = 8
 def _closing(data: bytes) -> StatusKind:
     crowded = b"maximum number of" in data.lower()
     return StatusKind.MAX_CONNECTIONS if crowded else StatusKind.OTHER
+
+
+def _columnstore(engine: str, after: timedelta | None) -> Finding:
+    """When bars move there, where there is one."""
+    if engine != "community":
+        return Finding("policies", Level.OK, f"engine {engine} has no columnstore: bars stay rows")
+    if after is None:
+        return Finding("policies", Level.OK, "bars never move into the columnstore")
+    told = f"bars move into the columnstore after {counted(after.days, 'day')}"
+    if after < SHORTEST_COLUMNSTORE_AFTER:
+        return Finding(
+            "policies", Level.WARN, f"{told}, while late ones still come: correct, but slow",
+            "update storage_policy set columnstore_after = '14 days'",
+        )  # fmt: skip
+    return Finding("policies", Level.OK, told)
 
 
 def _clock(told: str | None, before: datetime, after: datetime) -> Finding:

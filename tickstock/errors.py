@@ -6,13 +6,13 @@ Every error that a person may see is one of these; anything else that escapes is
 import click
 
 EXIT_CODES = {
-    0: "done; after Ctrl-C or SIGTERM, too, where a command goes on until then",
-    1: "failed, with one line that says why",
+    0: "done; also after Ctrl-C or SIGTERM, for commands that run until then",
+    1: "failed; one line says why",
     2: "wrong usage, or a settings file that can't be used",
     3: "no database",
     4: "the schema is missing or old: `tickstock db migrate`",
-    5: "the feed, or its REST API, refuses for good (key, plan)",
-    6: "the feed can't be reached at the start; its REST API does not answer",
+    5: "the feed or its REST API refuses the key or the plan",
+    6: "the feed can't be reached at the start, or its REST API does not answer",
 }
 """What the program ends with. `tickstock db shell` ends with the code of psql."""
 

@@ -23,6 +23,6 @@ left join lateral (
 comment on view ohlcv_1min_versions is
   'Minute bars as they are and as they were before each correction, with the times between which the database had them, by its clock. known_until null: until now. source: what brought this version, null for the first one. Example: select * from ohlcv_1min_versions where symbol = ''AAPL'' and ts = ''2025-11-24 15:00+00'' order by known_until.';
 call tickstock.copy_comments('ohlcv_1min', 'ohlcv_1min_versions');
-comment on column ohlcv_1min_versions.known_from is 'From when it was so, by the database''s clock: of the first version when the bar came, to the second, rounded up (live, or by a backfill years later). Null: the bar came before version 0.2, which did not keep it. known_from <= t and (known_until > t) is not false asks what was known at t.';
-comment on column ohlcv_1min_versions.known_until is 'Until when it was so; null: it still is.';
+comment on column ohlcv_1min_versions.known_from is 'From when the database held this version, by its clock. For the first version: when the bar came (live, or by a backfill years later), to the second, rounded up. Null: the bar came before version 0.2, which did not keep it. known_from <= t and (known_until > t) is not false asks what was known at t.';
+comment on column ohlcv_1min_versions.known_until is 'Until when the database held this version; null: it still does.';
 comment on column ohlcv_1min_versions.source is 'What brought this version: feed, rest, the name of a file, or sql for a plain statement; null for the first one.';

@@ -28,10 +28,10 @@ cross join lateral (
       and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())) as alive
 ) a;
 comment on view feed_live is
-  'Stretches of the live feed, as in feed_stretches; whether they are being written now; and covered: the minutes of which all bars and their corrections have come (empty: none for sure).';
+  'Stretches of the live feed, as in feed_stretches, with two more columns: alive (being written now), and covered (the minutes of which all bars and their corrections have certainly come; may be empty).';
 
 call tickstock.copy_comments('feed_stretches', 'feed_live');
-comment on column feed_live.alive is 'Whether a session is writing it: it goes on.';
+comment on column feed_live.alive is 'Whether a session is still writing this stretch.';
 comment on column feed_live.covered is 'The minutes of which all bars, and all their corrections, have come.';
 
 create or replace function tickstock.open_stretch(feed text, channel text, symbols text[]) returns bigint
@@ -133,14 +133,14 @@ select o.symbol, o.starts, o.ends, (extract(epoch from o.ends - o.starts) / 60):
    order by s.id desc limit 1) as reason
 from tickstock.owed(feed_clock()) o;
 comment on view feed_gaps is
-  'What the feed still owes: stretches that were promised by a subscription, and neither covered live nor told by another source. symbol *: all symbols. asked_at: when it was last asked for, too early to be settled. tickstock backfill fills them.';
+  'What the feed still owes: stretches that a subscription promised, and that were neither covered live nor delivered by another source. symbol *: all symbols. asked_at: when another source was last asked for it, while it could still change. tickstock backfill fills them.';
 
 comment on column feed_gaps.symbol is 'Ticker; * stands for all symbols.';
 comment on column feed_gaps.starts is 'First minute that is owed, UTC.';
 comment on column feed_gaps.ends is 'End (exclusive), UTC.';
 comment on column feed_gaps.minutes is 'How many minutes that is, closed hours included.';
-comment on column feed_gaps.asked_at is 'When it was last asked for, too early to be settled; null: not yet.';
-comment on column feed_gaps.reason is 'Why the connection was lost; null: the beginning of a subscription, or its end.';
+comment on column feed_gaps.asked_at is 'When another source was last asked for it, while it could still change; null: never.';
+comment on column feed_gaps.reason is 'Why the connection was lost; null: owed at the beginning or end of a subscription.';
 
 create or replace function tickstock.settle(told_symbol text, starts timestamptz, ends timestamptz, final_before timestamptz,
                                             source text, bars bigint) returns void

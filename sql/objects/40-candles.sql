@@ -143,8 +143,8 @@ begin
     execute format('comment on column ohlcv_%s.low is %L', tf.timeframe, 'Lowest price.');
     execute format('comment on column ohlcv_%s.close is %L', tf.timeframe, 'Close of the last bar.');
     execute format('comment on column ohlcv_%s.volume is %L', tf.timeframe, 'Shares traded.');
-    execute format('comment on column ohlcv_%s.vwap is %L', tf.timeframe, 'Volume-weighted average price; null unless all bars tell theirs, and where there is no volume.');
-    execute format('comment on column ohlcv_%s.trades is %L', tf.timeframe, 'Number of trades; null unless all bars tell theirs.');
+    execute format('comment on column ohlcv_%s.vwap is %L', tf.timeframe, 'Volume-weighted average price; null unless every bar of the candle has one, and if the candle has no volume.');
+    execute format('comment on column ohlcv_%s.trades is %L', tf.timeframe, 'Number of trades; null unless every bar of the candle has one.');
     execute format('comment on column ohlcv_%s.bars is %L', tf.timeframe, 'Number of minute bars in the candle.');
     execute format('comment on column ohlcv_%s.session is %L', tf.timeframe, case tf.sessions when 'all'
       then 'pre, regular, after or closed, see session_of(); null where the candle lies in more than one.'

@@ -89,7 +89,7 @@ cross join lateral (
 ) a
 where e.retracted_at is null;
 comment on view event_outcomes is
-  'What the price did after each event that stands: its return after 1, 5 and 20 candles of its timeframe, by the candles as they are now. Reads some tens of candles an event, so choose: by id, pattern, symbol or time. Example: select symbol, ts, return_1, return_5 from event_outcomes where pattern = ''Hammer'' and timeframe = ''5min'' and ts > feed_clock() - interval ''7 days'' order by ts.';
+  'What the price did after each event that is not retracted: its return after 1, 5 and 20 candles of its timeframe, from the candles as they are now. Reads some tens of candles per event, so filter by id, pattern, symbol or time. Example: select symbol, ts, return_1, return_5 from event_outcomes where pattern = ''Hammer'' and timeframe = ''5min'' and ts > feed_clock() - interval ''7 days'' order by ts.';
 comment on column event_outcomes.id is 'Event id; the rest of the event is in events.';
 comment on column event_outcomes.pattern is 'Name of the pattern.';
 comment on column event_outcomes.symbol is 'Ticker.';
@@ -103,7 +103,7 @@ comment on column event_outcomes.candles_after is 'Complete candles of the symbo
 comment on column event_outcomes.return_1 is 'Close of the next candle / price - 1; with the opposite sign for a short event, so that above 0 it was right. 0.01 is one percent. Null while there is no such candle.';
 comment on column event_outcomes.return_5 is 'The same for the fifth candle after it.';
 comment on column event_outcomes.return_20 is 'The same for the twentieth candle after it.';
-comment on column event_outcomes.next_open is 'Open of the next candle of its timeframe, complete or not: the first price after the event. Nobody who acts on an event gets its price: after a daily one lies a night. Null while there is none.';
+comment on column event_outcomes.next_open is 'Open of the next candle of its timeframe, complete or not: the first price after the event. Nobody who acts on an event gets the event''s own price; after a daily one there is a night in between. Null while there is no next candle.';
 
 create or replace view pattern_performance as
 select o.pattern, o.timeframe, o.direction, count(*) as events,
@@ -118,15 +118,15 @@ select o.pattern, o.timeframe, o.direction, count(*) as events,
 from event_outcomes o
 group by o.pattern, o.timeframe, o.direction;
 comment on view pattern_performance is
-  'How often each pattern was right, by timeframe and direction, over all events that stand. Measured from the close that made the event, which nobody who acts on it gets any more: event_outcomes.next_open. No costs, no spread, and returns of overlapping events count each. Computed when asked for, a thousand or more events a second: choose a pattern or a timeframe. Example: select * from pattern_performance where timeframe = ''5min'' order by hit_rate_5 desc nulls last. For a stretch of time aggregate event_outcomes in the same way.';
+  'How often each pattern was right, by timeframe and direction, over all events that are not retracted. Measured from the close that made the event, a price that nobody who acts on it can get: see event_outcomes.next_open. Without costs and spread; overlapping events all count. Computed at each query, a thousand or more events a second: choose a pattern or a timeframe. Example: select * from pattern_performance where timeframe = ''5min'' order by hit_rate_5 desc nulls last. For a stretch of time aggregate event_outcomes in the same way.';
 comment on column pattern_performance.pattern is 'Name of the pattern.';
 comment on column pattern_performance.timeframe is 'Timeframe.';
 comment on column pattern_performance.direction is 'long, short or neutral.';
-comment on column pattern_performance.events is 'Events that stand, late ones too.';
-comment on column pattern_performance.known_1 is 'Of these, how many have a next candle: what the numbers after 1 candle are made of.';
+comment on column pattern_performance.events is 'Events that are not retracted, late ones included.';
+comment on column pattern_performance.known_1 is 'How many of these have a next candle; the numbers after 1 candle are computed from them.';
 comment on column pattern_performance.known_5 is 'The same with a fifth candle.';
 comment on column pattern_performance.known_20 is 'The same with a twentieth candle.';
-comment on column pattern_performance.hit_rate_1 is 'Share of known_1 with return_1 above 0, from 0 to 1; null for neutral events, which tell no direction.';
+comment on column pattern_performance.hit_rate_1 is 'Share of known_1 with return_1 above 0, from 0 to 1; null for neutral events, which have no direction.';
 comment on column pattern_performance.hit_rate_5 is 'The same after 5 candles.';
 comment on column pattern_performance.hit_rate_20 is 'The same after 20 candles.';
 comment on column pattern_performance.mean_return_1 is 'Mean of event_outcomes.return_1.';

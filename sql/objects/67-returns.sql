@@ -50,7 +50,7 @@ begin atomic
   order by m.change desc, m.symbol;
 end;
 comment on function top_movers(integer, date) is
-  'The symbols that have risen most on a day, and those that have fallen most, so many of each, against the close of the day before; best first. day null: the feed''s present day, as far as it has come. Example: select symbol, round(100 * change, 2) as percent from top_movers(5).';
+  'The symbols that have risen most on a day, and those that have fallen most, at most so many (most) of each, against the close of the day before; best first. day null: the feed''s present day, as far as it has come. Example: select symbol, round(100 * change, 2) as percent from top_movers(5).';
 
 create or replace function latest_prices(symbols text[] default null)
 returns table (symbol text, price numeric, ts timestamptz, previous_close numeric, change numeric)

@@ -30,21 +30,21 @@ cross join (select count(*)::integer as gaps, coalesce(sum(minutes), 0)::bigint 
 comment on view feed_status is
   'One row: how the feed is doing now, and what waits. Each symbol: symbol_status(). Example: select feed_clock, lag, subscriptions, owed_minutes from feed_status.';
 comment on column feed_status.feed_clock is 'The end of the latest minute of which a bar is stored, UTC.';
-comment on column feed_status.lag is 'How far that is behind the clock on the wall: large when the market is closed, and in a replay.';
-comment on column feed_status.session is 'The session by the clock on the wall: pre, regular, after or closed.';
-comment on column feed_status.subscriptions is 'Live subscriptions that somebody is writing at this moment; 0: no ingest is connected.';
+comment on column feed_status.lag is 'How far feed_clock is behind the wall clock: large when the market is closed, and in a replay.';
+comment on column feed_status.session is 'The session by the wall clock: pre, regular, after or closed.';
+comment on column feed_status.subscriptions is 'Live subscriptions that are being written at this moment; 0: no ingest is connected.';
 comment on column feed_status.symbols is 'Symbols subscribed by them; null: all.';
 comment on column feed_status.bars_in_5_minutes is 'Bars of the last five minutes before feed_clock.';
 comment on column feed_status.latest_complete is 'Start of the latest minute that is complete, as in minutes_complete, UTC.';
 comment on column feed_status.gaps is 'Stretches that the feed still owes, as in feed_gaps.';
 comment on column feed_status.owed_minutes is 'Their minutes, of all symbols together.';
-comment on column feed_status.dirty_half_hours is 'Half hours of a symbol that are to be materialized.';
-comment on column feed_status.candles_to_scan is 'Candles that wait for a scanner, those that are still forming too.';
+comment on column feed_status.dirty_half_hours is 'Half hours of a symbol whose candles are computed at each query until the next refresh.';
+comment on column feed_status.candles_to_scan is 'Candles that wait for a scanner, those still forming included.';
 comment on column feed_status.events_to_publish is 'Events that wait for Redis.';
 comment on column feed_status.refused_today is 'What was refused in the last 24 hours.';
-comment on column feed_status.frames_waiting is 'Frames that live ingests had received and not stored when they last stored bars; null: none has.';
-comment on column feed_status.spilled_bytes is 'Bytes of their spill files that were not stored then.';
-comment on column feed_status.stored_after is 'How long after its receipt the oldest of what they stored then was stored: the longest, if there are several ingests.';
+comment on column feed_status.frames_waiting is 'Frames that the live ingests had received but not stored when they last stored bars; null: none has stored any.';
+comment on column feed_status.spilled_bytes is 'Bytes in their spill files that were not stored at that time.';
+comment on column feed_status.stored_after is 'How long after its receipt the oldest bar of that batch was stored; with several ingests, the longest.';
 
 create or replace function symbol_status(symbols text[] default null)
 returns table (symbol text, last_bar timestamptz, lag interval, bars integer, expected integer, owed_minutes integer)

@@ -13,7 +13,7 @@ begin atomic
   order by 1;
 end;
 comment on function active_symbols(timestamptz) is
-  'The symbols that have traded in a regular session since the beginning of this month (New York), and those with other changes that are not refreshed yet, in order. since null: the feed''s last 31 days. Example: select symbol from active_symbols().';
+  'The symbols that have traded in a regular session since the beginning of this month (New York), and those with changes that are not refreshed yet, in order. since null: the feed''s last 31 days. Example: select symbol from active_symbols().';
 
 create or replace function owed_by_hour(since timestamptz, until timestamptz)
 returns table (day date, hour integer, owed_minutes bigint)

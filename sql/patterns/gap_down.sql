@@ -1,4 +1,4 @@
--- GapDown: the day opens below all prices of the day before, and far below its close.
+-- GapDown: The day opens below all prices of the day before, and far below its close.
 -- open < low before, and open <= close before * (1 - min_gap).
 -- min_gap: share of the close before.
 -- Strength: the share of the gap that the day leaves open, (close before - high) / (close before - open).

@@ -1,4 +1,4 @@
--- GapUp: the day opens above all prices of the day before, and far above its close.
+-- GapUp: The day opens above all prices of the day before, and far above its close.
 -- open > high before, and open >= close before * (1 + min_gap).
 -- min_gap: share of the close before.
 -- Strength: the share of the gap that the day leaves open, (low - close before) / (open - close before).

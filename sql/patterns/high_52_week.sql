@@ -1,4 +1,4 @@
--- High52Week: the high is above all highs of the year before.
+-- High52Week: The high is above all highs of the year before.
 -- high > the highest high of the `days` - 1 candles before, all of which must be there: 252 trading days are a year.
 -- days: candles, the judged one included.
 -- Strength: how far above, in ranges (high - low) of the judged day; 1 if all of it is above.

@@ -1,4 +1,4 @@
--- InsideDay: the day's range lies within that of the day before.
+-- InsideDay: The day's range lies within that of the day before.
 -- high < high before, and low > low before.
 -- Strength: 1 - range / range before: the narrower, the stronger.
 -- candles: 2

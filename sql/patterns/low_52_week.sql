@@ -1,4 +1,4 @@
--- Low52Week: the low is below all lows of the year before.
+-- Low52Week: The low is below all lows of the year before.
 -- low < the lowest low of the `days` - 1 candles before, all of which must be there: 252 trading days are a year.
 -- days: candles, the judged one included.
 -- Strength: how far below, in ranges (high - low) of the judged day; 1 if all of it is below.

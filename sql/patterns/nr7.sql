@@ -1,4 +1,4 @@
--- NR7: the narrowest range of seven days; a move may follow.
+-- NR7: The narrowest range of seven days; a move may follow.
 -- high - low is below that of each of the `days` - 1 days before, all of which must be there.
 -- days: candles, the judged one included.
 -- Strength: 1 - range / the narrowest range before.

@@ -52,7 +52,7 @@ def test_what_is_owed_of_the_others_is_filled(url: str, conn: Connection[TupleRo
         assert "answers 404 (no such ticker)" in done.stderr
         assert f"not filled: WORSE {span}: {rest.url}/v2/aggs/ticker/WORSE/" in done.stderr
         assert "2 of the requests failed" in done.stderr
-        assert "2 gaps are still owed" in done.stdout
+        assert "2 gaps still owed" in done.stdout
         assert fetch_value(conn, OWED, LATER) == ["BAD", "WORSE"]
         told = run("backfill", "--json", **settings(url, rest))
         failed = json.loads(told.stdout)["failed"]
@@ -72,7 +72,7 @@ def test_of_all_symbols_the_others_are_told(url: str, conn: Connection[TupleRow]
         done = run("backfill", **settings(url, rest))
         assert done.returncode == 1
         assert "not filled: BAD from 2025-11-24 15:00" in done.stderr
-        assert "1 gaps are still owed" in done.stdout
+        assert "1 gap still owed" in done.stdout
         rest.refused.clear()
         again = run("backfill", **settings(url, rest))
     assert again.returncode == 0, again.stderr
@@ -132,9 +132,9 @@ def test_one_that_vanishes_midway(
         "not asked to the end: D",
     ]
     assert "cannot be reached" in lines[-1]
-    assert "What was told is kept, and the same command asks for the rest" in lines[-1]
-    assert "1 bars = 1 new" in done.stdout
-    assert ("3 gaps are still owed" in done.stdout) == (arguments == ["backfill"])
+    assert "Bars received so far are kept, and the same command asks for the rest" in lines[-1]
+    assert "1 bar = 1 new" in done.stdout
+    assert ("3 gaps still owed" in done.stdout) == (arguments == ["backfill"])
     assert fetch_value(conn, OWED, LATER) == ["BAD", "C", "D"]
 
 

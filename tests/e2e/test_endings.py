@@ -68,7 +68,7 @@ def test_the_whole_pipeline_ends(url: str, number: signal.Signals) -> None:
             eventually(lambda: from_redis.output and from_postgres.output, "events are heard")
             programs = (simulate, ingest, scan, from_redis, from_postgres)
             assert stop_all(*programs, number=number) == [0, 0, 0, 0, 0]
-    assert simulate.output[-1].endswith("bars were sent\n")
+    assert simulate.output[-1].endswith(" bars sent\n")
     counts = ingest.counts
     assert counts == Counts(received=counts.received, inserted=counts.received)
     until(url, "select count(*) from ohlcv_1min", counts.received)

@@ -75,7 +75,7 @@ def test_of_a_broken_gzip_what_came_before_the_break_is_loaded_and_told(
     assert broken.returncode == 1
     last = broken.stderr.splitlines()[-1]
     assert last.startswith(f"Error: {file}: the gzip data is incomplete or damaged (")
-    assert last.endswith(f"download it again ({len(stored):,} bars before are in)")
+    assert last.endswith(f"download it again (stored before that: {len(stored):,} bars)")
     assert stored == {bar[:2] for bar in BARS[: len(stored)]}
 
     file.write_bytes(data)

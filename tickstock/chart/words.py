@@ -1,6 +1,7 @@
 """What charts say in words. Times are New York's."""
 
 from tickstock.chart.series import Candle, Event, Series
+from tickstock.counted import counted
 
 SIGNS = {"long": "▲", "short": "▼", "neutral": "◆"}
 SHOWN_DETAILS = 8
@@ -15,7 +16,7 @@ def subheading(series: Series) -> str:
     first, last = series.candles[0], series.candles[-1]
     change = f" ({100 * (last.close / first.open - 1):+.2f} %)" if first.open else ""
     return (
-        f"{moment(first)} to {moment(last)}, New York time · {len(series.candles):,} candles · "
+        f"{moment(first)} to {moment(last)}, New York time · {counted(len(series.candles), 'candle')} · "
         f"last {price(last.close)}{change}"
     )
 

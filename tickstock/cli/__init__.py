@@ -17,22 +17,22 @@ from tickstock.errors import DatabaseUnavailableError, TickstockError
 COMMANDS = {
     "ingest": "Store the feed's minute bars, until Ctrl-C.",
     "scan": "Find patterns in completed candles, until Ctrl-C.",
-    "listen": "Print events as they come, until Ctrl-C.",
+    "listen": "Print pattern events as they are found, until Ctrl-C.",
     "chart": "Draw candles, volume and events of a SYMBOL.",
-    "explain": "Say what made an event, and what came after.",
-    "patterns": "Patterns: which there are, what they are, trying out your own.",
+    "explain": "Explain an event: why it was found, and what came after.",
+    "patterns": "List patterns, describe one, try out your own.",
     "load": "Load the vendor's minute flat files.",
-    "status": "Say how the feed is doing, and each symbol.",
-    "doctor": "Check all that ingest needs, and say what to do.",
-    "gaps": "List what the feed still owes.",
-    "backfill": "Fill what the feed owes, or history of SYMBOLs, by REST.",
-    "refresh": "Materialize the candles that have changed.",
-    "simulate": "Be the feed: a local server that speaks the vendor's protocol.",
+    "status": "Show how the feed is doing, and each symbol.",
+    "doctor": "Check everything that ingest needs, and say what to do.",
+    "gaps": "List minutes that the live feed missed and nothing has filled.",
+    "backfill": "Fill gaps of the live feed, or history of SYMBOLs, over REST.",
+    "refresh": "Precompute the candles whose bars have changed.",
+    "simulate": "Run a simulated feed: a local server with the vendor's protocol.",
     "demo": "Run the whole pipeline on a simulated market.",
     "db": "The database: its schema, its state, a shell.",
-    "completion": "Let a shell complete commands, options and values.",
+    "completion": "Print a script that lets the shell complete commands.",
 }
-"""What each is for, in a line: told without importing them, which would take a second."""
+"""What each is for, in a line; shown without importing them, which would take a second."""
 
 
 class _Program(click.Group):
@@ -107,7 +107,7 @@ class _Program(click.Group):
             ) from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise TickstockError(
-                f"this role may not do that: {first_line(error)}. Use one that may, or let the "
+                f"this role may not do that: {first_line(error)}. Use another role, or let the "
                 "schema's owner run `tickstock db grant`."
             ) from error
         except psycopg.Error as error:
@@ -143,11 +143,11 @@ def walk(
     show_envvar=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Settings in TOML; without it ~/.config/tickstock/settings.toml, if it is there.",
+    help="Settings in TOML. Default: ~/.config/tickstock/settings.toml, if it exists.",
 )
 @click.version_option(tickstock.__version__, prog_name="tickstock")
 def main(settings: Path | None) -> None:  # _Program reads it
-    """Live market data into SQL: every timeframe exact, patterns published as they form.
+    """Live market data in SQL: exact candles in every timeframe, patterns published as they are found.
 
     \b
     Try it:      tickstock demo

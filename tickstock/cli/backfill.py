@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.source import database
 from tickstock.db.upkeep import refresh
@@ -49,16 +50,16 @@ LISTED = 20
 @click.command()
 @click.argument("symbols", nargs=-1, metavar="[SYMBOL]...")
 @click.option("--from", "first_day", type=DAY, metavar="DAY", help="First day (New York).")
-@click.option("--to", "last_day", type=DAY, metavar="DAY", help="Last day; today if left out.")
+@click.option("--to", "last_day", type=DAY, metavar="DAY", help="Last day. Default: today.")
 @click.option(
     "--file",
     "files",
     multiple=True,
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Fill from the vendor's minute file of a day, which holds all symbols. May be given again.",
+    help="Fill a day from the vendor's minute file, which holds all symbols. May be repeated.",
 )
-@options.as_json("One JSON object a line: a file, or all that was asked for.")
+@options.as_json("One JSON object per line: for each file, or for the whole request.")
 @options.feed_url
 @options.rest_url
 @options.calls_per_minute
@@ -77,9 +78,9 @@ def backfill(
     api_key: str | None,
     database_url: str | None,
 ) -> None:
-    """Fill what the feed owes, or history of SYMBOLs, by REST; or a day by its flat file.
+    """Fill gaps of the live feed, or history of SYMBOLs, over REST; or a day from its flat file.
 
-    Safe to repeat, and to interrupt: what has been told is kept. History is not scanned for patterns.
+    Safe to repeat and to interrupt: bars received so far are kept. History is not scanned for patterns.
 
     \b
     Example: tickstock backfill
@@ -87,7 +88,9 @@ def backfill(
              tickstock backfill --file 2025-11-24.csv.gz
     """
     if bool(symbols) != bool(first_day) or (last_day and not first_day):
-        raise click.UsageError("history needs both: SYMBOL... and --from DAY (and --to DAY)")
+        raise click.UsageError(
+            "history needs both: SYMBOL... and --from DAY (--to DAY is optional)"
+        )
     if files and symbols:
         raise click.UsageError("either SYMBOL... with --from, or --file, not both")
     stop = threading.Event()
@@ -112,10 +115,12 @@ def backfill(
     _list("not filled", [f"{gap}: {error.message}" for gap, error in filled.failures])
     _list("not asked to the end", list(map(str, filled.left)))
     if stop.is_set():
-        raise TickstockError("stopped before the end: the same command goes on where this one was")
+        raise TickstockError(
+            "stopped before the end: the same command continues where this one was"
+        )
     if isinstance(filled.ended, TickstockError):
         raise type(filled.ended)(
-            f"{filled.ended.message}. What was told is kept, and the same command asks for the rest"
+            f"{filled.ended.message}. Bars received so far are kept, and the same command asks for the rest"
         )
     if filled.failures:
         _fail(filled.failures)
@@ -131,7 +136,7 @@ def _client(
     url = rest_url or rest.url_beside(feed_url)
     if not url:
         raise click.UsageError(
-            f"which REST API belongs to {feed_url}? Set --rest-url (TICKSTOCK_REST_URL)"
+            f"no REST API is known for {feed_url}: set --rest-url (TICKSTOCK_REST_URL)"
         )
     if not api_key:
         raise click.UsageError("no API key: set MASSIVE_API_KEY (or POLYGON_API_KEY)")
@@ -154,9 +159,13 @@ def _fill_owed(conn: Connection[TupleRow], client: RestClient, feed: str, as_jso
             total = total.plus(filled)
     left = fetch_value(conn, "select count(*) from tickstock.owed(%s)", clock) if clock else None
     what = {"gaps": len(gaps), "still_owed": left, **_listed(total)}
-    _tell(what, f"{len(gaps):,} gaps", total.counts, as_json)
+    _tell(what, counted(len(gaps), "gap"), total.counts, as_json)
     if left is not None and not as_json:
-        click.echo(f"{left:,} gaps are still owed: tickstock gaps" if left else "nothing is owed")
+        click.echo(
+            f"{counted(left, 'gap')} still owed: `tickstock gaps` says why"
+            if left
+            else "nothing is owed"
+        )
     return total
 
 
@@ -222,7 +231,7 @@ def _fail(failures: Sequence[Failure]) -> None:
     kinds = {type(error) for _, error in failures}
     kind = kinds.pop() if len(kinds) == 1 else TickstockError
     raise kind(
-        f"{len(failures):,} of the requests failed; what the others told is kept,"
+        f"{len(failures):,} of the requests failed; bars from the others are kept,"
         " and the same command asks for these again"
     )
 
@@ -256,6 +265,6 @@ def _tell(what: Mapping[str, object], words: str, counts: Counts, as_json: bool)
         click.echo(orjson.dumps({**what, **counts._asdict()}))
         return
     click.echo(
-        f"{words}: {counts.received:,} bars = {counts.inserted:,} new + {counts.replaced:,} replaced"
+        f"{words}: {counted(counts.received, 'bar')} = {counts.inserted:,} new + {counts.replaced:,} replaced"
         f" + {counts.unchanged:,} unchanged + {counts.refused:,} refused"
     )

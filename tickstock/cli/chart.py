@@ -11,6 +11,7 @@ import click
 
 from tickstock.chart.series import Series, read_series
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.read import Ask
 from tickstock.db.source import DBNAME, DEMO_DBNAME, database
@@ -58,7 +59,7 @@ class _Moment(click.ParamType[datetime]):
     "since",
     type=_Moment(end_of_day=False),
     metavar="TIME",
-    help="From this day, or time such as 2025-11-24T09:30 (New York).",
+    help="From this day, or from a time such as 2025-11-24T09:30 (New York).",
 )
 @click.option(
     "--to",
@@ -71,32 +72,34 @@ class _Moment(click.ParamType[datetime]):
     "--last",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"The last N candles; {LAST} if no range is given.",
+    help=f"Only the last N candles; {LAST} if no range is given.",
 )
 @click.option(
     "--sessions",
     type=click.Choice(["all", "regular"]),
     default="all",
     show_default=True,
-    help="With pre-market and after-hours, or the regular session only.",
+    help="all includes pre-market and after-hours.",
 )
-@click.option("--fill", is_flag=True, help="Give minutes without trades their place, too.")
+@click.option("--fill", is_flag=True, help="Keep a place for candles without trades.")
 @click.option(
     "--pattern",
     "patterns",
     multiple=True,
     shell_complete=completion.patterns,
     metavar="NAME",
-    help="Events of this pattern only; may be given again.",
+    help="Only events of this pattern. May be repeated.",
 )
-@click.option("--no-events", is_flag=True, help="Candles and volume only.")
+@click.option("--no-events", is_flag=True, help="Draw only candles and volume.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write FILE.html, a page that works offline, or FILE.png; else draw in the terminal.",
+    help="Write FILE.html, a page that works offline, or FILE.png. Default: draw in the terminal.",
 )
-@click.option("--demo", is_flag=True, help="From the embedded database of `tickstock demo`.")
+@click.option(
+    "--demo", is_flag=True, help="Use the embedded database that the latest `tickstock demo` left."
+)
 @options.database_url
 @options.verbosity
 def chart(
@@ -115,7 +118,7 @@ def chart(
 ) -> None:
     """Draw candles, volume and events of a SYMBOL, in the terminal or into a file. Times are New York's.
 
-    TIMEFRAME is 5min, daily, …, or any width such as '10 minutes'. Hours without trading take no room.
+    TIMEFRAME is 5min, daily, …, or any width such as '10 minutes'. Hours without trading are left out.
 
     \b
     Example: tickstock chart AAPL 5min
@@ -176,6 +179,6 @@ def _write(series: Series, output: Path) -> None:
     except OSError as error:
         raise TickstockError(f"can't write {output}: {error.strerror or error}") from error
     click.echo(
-        f"{output}: {len(series.candles):,} candles, {len(series.events):,} events,"
+        f"{output}: {counted(len(series.candles), 'candle')}, {counted(len(series.events), 'event')},"
         f" {output.stat().st_size / 1e3:,.0f} kB"
     )

@@ -15,7 +15,7 @@ VARIABLE = "_TICKSTOCK_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Let a shell complete commands, options and values: print its script for that.
+    """Print a script that lets the shell complete commands, options and values.
 
     \b
     Example: eval "$(tickstock completion bash)"             # in ~/.bashrc; zsh: in ~/.zshrc

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tickstock import logs
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db import migrate as migrations
 from tickstock.db import roles
 from tickstock.db.connection import connect, parse, require_schema, tls
@@ -63,9 +64,9 @@ def migrate(without_timescaledb: bool, as_json: bool, database_url: str | None) 
 @options.database_url
 @options.verbosity
 def status(as_json: bool, database_url: str | None) -> None:
-    """Say which engine it is, how large the tables are and how fresh.
+    """Show the engine, the sizes of the tables, and how fresh they are.
 
-    Rows are as of the last analyze; ? (--json: null) where there was none yet.
+    Row counts are estimates as of the last analyze; ? (--json: null) means that there was none.
 
     \b
     Example: tickstock db status --json | jq .freshness
@@ -82,17 +83,17 @@ def status(as_json: bool, database_url: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show the SQL, without the password.")
 @click.argument("kind", type=click.Choice(["reader", "writer"]))
 @click.argument("name")
-@options.as_json("One JSON object: what is done, and the SQL of it without the password.")
+@options.as_json("One JSON object: what is done, and its SQL without the password.")
 @options.database_url
 @options.verbosity
 def grant(
     dry_run: bool, kind: roles.Kind, name: str, as_json: bool, database_url: str | None
 ) -> None:
-    """Let the role NAME read, or write, and say what is done for it. Safe to repeat.
+    """Let the role NAME read, or write, and say what is done for that. Safe to repeat.
 
     A reader may select everything and change nothing: for analysts and dashboards. A writer is for
-    ingest, scan, listen, load and backfill. A role that is missing is created, with the password in
-    the environment variable TICKSTOCK_ROLE_PASSWORD; that of one that is there stays as it is.
+    ingest, scan, listen, load and backfill. If the role does not exist, it is created with the password
+    in the environment variable TICKSTOCK_ROLE_PASSWORD; an existing role keeps its password.
 
     \b
     Example: TICKSTOCK_ROLE_PASSWORD=… tickstock db grant reader grafana
@@ -117,11 +118,13 @@ def grant(
 
 
 @db.command(context_settings={"ignore_unknown_options": True})
-@click.option("--demo", is_flag=True, help="The embedded database that the latest demo left.")
+@click.option(
+    "--demo", is_flag=True, help="Use the embedded database that the latest `tickstock demo` left."
+)
 @click.argument("arguments", nargs=-1, metavar="[PSQL-ARGUMENTS]...")
 @options.database_url
 def shell(demo: bool, arguments: tuple[str, ...], database_url: str | None) -> None:
-    """Open psql on the database; an embedded one runs for as long as psql does.
+    """Open psql on the database. An embedded server runs as long as psql does.
 
     \b
     Example: tickstock db shell -c "select * from ohlcv_5min order by ts desc limit 5"
@@ -203,7 +206,7 @@ def _columnstore(relation: dict[str, Any]) -> str:
 
 def _kept(fresh: dict[str, Any]) -> str:
     keep: timedelta | None = fresh["keep_bars"]
-    kept = f"{keep.days:,} days" if keep else "for ever"
+    kept = counted(keep.days, "day") if keep else "for ever"
     since: datetime | None = fresh["bars_since"]
     return f"{kept}; before {since.astimezone(UTC):%Y-%m-%d} they are dropped" if since else kept
 

@@ -30,8 +30,8 @@ from tickstock.demo import Demo
 def demo(seconds: int, symbols: int, database_url: str | None) -> None:
     """Run the whole pipeline on a simulated market, and show what happens.
 
-    Uses an embedded database of its own, whose data stays until the next demo, or the database
-    given if it holds no bars yet.
+    It uses an embedded database of its own, whose data stays until the next demo; or the given
+    database, if that holds no bars yet.
 
     \b
     Example: tickstock demo --seconds 30

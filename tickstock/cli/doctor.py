@@ -30,10 +30,10 @@ def doctor(
     database_url: str | None,
     redis_url: str | None,
 ) -> None:
-    """Check all that ingest needs, and say what to do. Ends with code 1 if a check fails.
+    """Check everything that ingest needs, and say what to do. Ends with code 1 if a check fails.
 
-    Settings, key, feed, REST, database, schema, privileges, policies, clock, Redis, disk. It changes
-    nothing, and connects to the feed only if no ingest is connected.
+    It checks settings, key, feed, REST, database, schema, privileges, policies, clock, Redis and disk.
+    It changes nothing, and connects to the feed only if no ingest is connected.
 
     \b
     Example: tickstock doctor --json | jq '.checks[] | select(.level == "FAIL")'

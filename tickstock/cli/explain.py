@@ -19,7 +19,7 @@ from tickstock.patterns import discover
 from tickstock.scan.explain import Candle, Explanation
 from tickstock.scan.explain import explain as explain_event
 
-ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first Redis"}
+ON_REDIS = {True: "yes", False: "not yet", None: "no: found before any scanner had a Redis"}
 
 
 @click.command()
@@ -30,7 +30,7 @@ ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first R
     default=5,
     show_default=True,
     metavar="N",
-    help="Show so many candles after it, too.",
+    help="Also show N candles after it.",
 )
 @options.as_json("One JSON object; the lag is in seconds.")
 @options.patterns_folder
@@ -39,9 +39,10 @@ ON_REDIS = {True: "yes", False: "not yet", None: "no: it came before the first R
 def explain(
     event_id: int, after: int, as_json: bool, folder: Path | None, database_url: str | None
 ) -> None:
-    """Say what made an event, and what came after: pattern, numbers, candles, outcome.
+    """Explain an event: why it was found, and what came after.
 
-    Times are UTC. EVENT is its id: `id` in what `tickstock listen --json` prints and in the table events.
+    Shows its pattern, numbers, candles and outcome, in UTC. EVENT is its id: `id` in the output of
+    `tickstock listen --json`, and in the table events.
 
     \b
     Example: tickstock explain 1889
@@ -98,13 +99,15 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
 def _outcome(outcome: dict[str, Any] | None, direction: str) -> list[tuple[str, str]]:
     if outcome is None:
         return []
-    sign = ", above 0: it was right" if direction != "neutral" else ""
+    sign = " (above 0: it was right)" if direction != "neutral" else ""
     told = [
         f"{100 * value:+.2f} % after {number}"
         for number in (1, 5, 20)
         if (value := outcome[f"return_{number}"]) is not None
     ]
-    return [("outcome", f"{', '.join(told)} candles{sign}" if told else "no candle after it yet")]
+    if not told:
+        return [("outcome", "no candle after it yet")]
+    return [("outcome", f"{', '.join(told)} candle{'s' if len(told) > 1 else ''}{sign}")]
 
 
 def _parameters(event: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import click
 import orjson
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 
@@ -18,7 +19,7 @@ GAPS = "select symbol, starts, ends, minutes, reason, asked_at from feed_gaps or
 @options.database_url
 @options.verbosity
 def gaps(as_json: bool, database_url: str | None) -> None:
-    """List what the feed still owes: missed by the stream, and not filled since. Times are UTC.
+    """List minutes that the live feed missed and nothing has filled. Times are UTC.
 
     \b
     Example: tickstock gaps --json | jq .symbol
@@ -34,15 +35,18 @@ def gaps(as_json: bool, database_url: str | None) -> None:
         return
     for gap in owed:
         asked = (
-            f"; asked at {_moment(gap['asked_at'])}, to be asked again" if gap["asked_at"] else ""
+            f"; asked for at {_moment(gap['asked_at'])}, and again when it can no longer change"
+            if gap["asked_at"]
+            else ""
         )
         symbol = "all symbols" if gap["symbol"] == "*" else gap["symbol"]
         click.echo(
-            f"{symbol}: {_moment(gap['starts'])} to {_moment(gap['ends'])}, {gap['minutes']:,} minutes"
-            f" ({gap['reason'] or 'the beginning of a subscription, or its end'}{asked})"
+            f"{symbol}: {_moment(gap['starts'])} to {_moment(gap['ends'])},"
+            f" {counted(gap['minutes'], 'minute')}"
+            f" ({gap['reason'] or 'at the beginning or end of a subscription'}{asked})"
         )
     if owed:
-        click.echo(f"{len(owed):,} gaps; `tickstock backfill` fills them", err=True)
+        click.echo(f"{counted(len(owed), 'gap')}; to fill: `tickstock backfill`", err=True)
     else:
         click.echo("nothing is owed", err=True)
 

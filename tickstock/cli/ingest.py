@@ -49,7 +49,7 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     show_envvar=True,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="File of tickers, a line each; # begins a comment. Change it, and the subscription follows.",
+    help="File with one ticker per line; # begins a comment. Ingest follows changes while it runs.",
 )
 @click.option(
     "--channel",
@@ -60,14 +60,14 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     type=click.Choice(CHANNELS),
     default=["AM"],
     show_default="AM",
-    help="AM: minute bars. A: seconds, T: trades, minute bars are made of them. May be given again.",
+    help="AM: minute bars. A: second bars, T: trades, to make minute bars from. May be repeated.",
 )
 @click.option(
     "--store-ticks",
     envvar="TICKSTOCK_STORE_TICKS",
     show_envvar=True,
     is_flag=True,
-    help="Keep the trades of channel T in the table ticks.",
+    help="Also store the trades of channel T, in the table ticks.",
 )
 @options.feed_url
 @options.rest_url
@@ -83,7 +83,7 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     default=PATIENCE,
     show_default=True,
     metavar="SECONDS",
-    help="How long the feed may be silent in a regular session before another connection is tried.",
+    help="Reconnect after so long without data in a regular session.",
 )
 @click.option(
     "--spill-after",
@@ -93,7 +93,7 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     default=MEMORY >> 20,
     show_default=True,
     metavar="MIB",
-    help="Memory for what waits for the database; beyond it a file below $TICKSTOCK_DATA_DIR is used.",
+    help="Memory for data that waits for the database; more goes to a file below $TICKSTOCK_DATA_DIR.",
 )
 @click.option(
     "--metrics-port",
@@ -101,7 +101,7 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     show_envvar=True,
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="Tell Prometheus how it goes, at http://HOST:PORT/metrics; 0 for any free port.",
+    help="Serve metrics for Prometheus at http://HOST:PORT/metrics; 0: any free port.",
 )
 @click.option(
     "--metrics-host",
@@ -110,7 +110,7 @@ SESSIONS = "select opens_at, closes_at from trading_days order by day"
     default="127.0.0.1",
     show_default=True,
     metavar="HOST",
-    help="Address of this machine on which the metrics are told; 0.0.0.0 for all.",
+    help="Address of this machine for the metrics; 0.0.0.0: all of them.",
 )
 @options.verbosity
 def ingest(
@@ -212,7 +212,7 @@ def _metrics(pipeline: Ingest, host: str, port: int | None) -> Iterator[None]:
 def _tickers(symbols: str | None, file: Path | None) -> list[str]:
     if (symbols is None) == (file is None):
         raise click.UsageError(
-            "which symbols? Give either --symbols AAPL,TSLA (or '*') or --symbols-file FILE"
+            "which symbols? Give either --symbols AAPL,TSLA (or '*' for all) or --symbols-file FILE"
         )
     if file is not None:
         return read_symbols(file)
@@ -238,9 +238,11 @@ def _stronger(symbols: str, file: Path) -> tuple[str | None, Path | None]:
 def _checked(channels: tuple[str, ...], store_ticks: bool) -> tuple[str, ...]:
     """Each channel once, in a fixed order."""
     if {"A", "T"} <= set(channels):
-        raise click.UsageError("--channel A and T: bars are made of seconds or of trades; choose")
+        raise click.UsageError(
+            "--channel A and T: bars can be made from seconds or from trades, not both; choose one"
+        )
     if store_ticks and "T" not in channels:
-        raise click.UsageError("--store-ticks needs the trades: add --channel T")
+        raise click.UsageError("--store-ticks stores trades: add --channel T")
     return tuple(channel for channel in CHANNELS if channel in channels)
 
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
     envvar="TICKSTOCK_LISTEN_JSON",
     show_envvar=True,
     is_flag=True,
-    help="One JSON object per line, for pipes.",
+    help="One JSON object per line.",
 )
 @click.option(
     "--since",
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
     show_envvar=True,
     type=click.IntRange(min=0, max=2**63 - 1),
     metavar="CHANGE",
-    help="First the events changed after this one (`change` in the JSON), then those that come. "
+    help="First print the events changed after this number (`change` in the JSON), then new ones. "
     "With --consumer: where a new consumer begins; a known one goes on where it was.",
 )
 @click.option(
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
     envvar="TICKSTOCK_LISTEN_CONSUMER",
     show_envvar=True,
     metavar="NAME",
-    help="Keep the position under this name, and go on from there at the next start.",
+    help="Remember the position under this name, and go on from there at the next start.",
 )
 @click.option(
     "--exec",
@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
     envvar="TICKSTOCK_LISTEN_EXEC",
     show_envvar=True,
     metavar="PROGRAM",
-    help="Run this for each event, its JSON on standard input, one after the other; needs --consumer.",
+    help="Run this program for each event in turn, with its JSON on standard input; needs --consumer.",
 )
 @click.option(
     "--tries",
@@ -70,7 +70,7 @@ log = logging.getLogger(__name__)
     default=5,
     show_default=True,
     metavar="N",
-    help="How often --exec tries an event before it is given up, logged as an error, and passed over.",
+    help="After so many failed tries --exec logs the event as an error and goes on with the next.",
 )
 @click.option(
     "--exec-timeout",
@@ -81,7 +81,7 @@ log = logging.getLogger(__name__)
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="A program of --exec that takes longer is ended, which counts as a failed try.",
+    help="End a program of --exec that takes longer; that counts as a failed try.",
 )
 @click.option(
     "--pattern",
@@ -91,7 +91,7 @@ log = logging.getLogger(__name__)
     multiple=True,
     metavar="NAME",
     shell_complete=completion.patterns,
-    help="Only this pattern; may be given again.",
+    help="Only this pattern. May be repeated.",
 )
 @click.option(
     "--symbol",
@@ -100,7 +100,7 @@ log = logging.getLogger(__name__)
     show_envvar=True,
     multiple=True,
     metavar="SYMBOL",
-    help="Only this symbol; may be given again.",
+    help="Only this symbol. May be repeated.",
 )
 @click.option(
     "--timeframe",
@@ -109,7 +109,7 @@ log = logging.getLogger(__name__)
     show_envvar=True,
     multiple=True,
     type=click.Choice(TIMEFRAMES),
-    help="Only this timeframe; may be given again.",
+    help="Only this timeframe. May be repeated.",
 )
 @options.database_url
 @options.redis_url
@@ -127,11 +127,10 @@ def listen(
     database_url: str | None,
     redis_url: str | None,
 ) -> None:
-    """Print events as they come, until Ctrl-C: from Redis if it is given, else from Postgres.
+    """Print pattern events as they are found, until Ctrl-C: from Redis if set, else from PostgreSQL.
 
-    With --since or --consumer they come from the table events, in the order of their changes, without
-    gap or repetition, whether Redis is given or not: it keeps only some of them. An event that is
-    corrected or retracted comes again.
+    With --since or --consumer, events come from the table events even if Redis is set, in the order of
+    their changes, without gap or repetition. An event that is corrected or retracted comes again.
 
     \b
     Example: tickstock listen --json | jq .symbol

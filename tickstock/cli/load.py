@@ -4,6 +4,7 @@ import click
 import orjson
 
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.ingest.load import load_files
@@ -17,9 +18,10 @@ from tickstock.ingest.load import load_files
 @options.database_url
 @options.verbosity
 def load(files: tuple[str, ...], as_json: bool, database_url: str | None) -> None:
-    """Load the vendor's minute flat files (.csv, .csv.gz, - for standard input).
+    """Load the vendor's minute flat files (.csv, .csv.gz, or - for standard input).
 
-    Loading a file again changes nothing. Loaded history is not scanned for patterns.
+    Loading a file again changes nothing. Loaded history is not scanned for patterns: use
+    `tickstock scan --from 2025-11-24`.
 
     \b
     Example: tickstock load 2025-11-*.csv.gz
@@ -31,7 +33,7 @@ def load(files: tuple[str, ...], as_json: bool, database_url: str | None) -> Non
                 click.echo(orjson.dumps({"file": file, **counts._asdict()}))
                 continue
             click.echo(
-                f"{file}: {counts.received:,} bars = {counts.inserted:,} new"
+                f"{file}: {counted(counts.received, 'bar')} = {counts.inserted:,} new"
                 f" + {counts.replaced:,} replaced + {counts.unchanged:,} unchanged"
                 f" + {counts.refused:,} refused"
             )

@@ -67,7 +67,7 @@ database_url = click.option(
     show_envvar=True,
     metavar="URL",
     help="PostgreSQL to use, such as postgresql://user@host/dbname. Without it (and without libpq's "
-    "PG variables) tickstock starts one of its own.",
+    "PG variables) tickstock starts a server of its own.",
 )
 redis_url = click.option(
     "--redis-url",
@@ -76,7 +76,7 @@ redis_url = click.option(
     envvar="TICKSTOCK_REDIS_URL",
     show_envvar=True,
     metavar="URL",
-    help="Redis to publish on, such as redis://host:6379/0. Without it, events go by NOTIFY alone.",
+    help="Redis to publish on, such as redis://host:6379/0. Without it, events go out by NOTIFY only.",
 )
 patterns_folder = click.option(
     "--patterns",
@@ -85,7 +85,7 @@ patterns_folder = click.option(
     show_envvar=True,
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Folder with patterns of your own: files *.py and *.sql.",
+    help="Folder with your own patterns: files *.py and *.sql.",
 )
 pattern_timeout = click.option(
     "--pattern-timeout",
@@ -95,7 +95,7 @@ pattern_timeout = click.option(
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long a pattern in SQL may take for the candles of a timeframe. One that takes longer is "
+    help="Time that a pattern in SQL has for the candles of one timeframe. If it takes longer, it is "
     "stopped, reported, and left out for sixty times as long; one in Python is named in a warning.",
 )
 feed_url = click.option(
@@ -107,7 +107,7 @@ feed_url = click.option(
     default=DEFAULT_FEED_URL,
     show_default=True,
     metavar="URL",
-    help="WebSocket of the feed.",
+    help="WebSocket address of the feed.",
 )
 rest_url = click.option(
     "--rest-url",
@@ -117,7 +117,7 @@ rest_url = click.option(
     show_envvar=True,
     show_default=f"{rest.DEFAULT_URL} for the vendor's feeds",
     metavar="URL",
-    help="REST API of the feed: what the stream left out is filled from there.",
+    help="REST API of the feed; gaps of the live stream are filled from it.",
 )
 calls_per_minute = click.option(
     "--calls-per-minute",
@@ -125,7 +125,7 @@ calls_per_minute = click.option(
     show_envvar=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many calls of REST the plan allows (the free one: 5); no limit unless given.",
+    help="REST calls per minute that the plan allows (the free plan: 5). Default: no limit.",
 )
 api_key = click.option(
     "--api-key",
@@ -134,7 +134,7 @@ api_key = click.option(
     envvar=["MASSIVE_API_KEY", "POLYGON_API_KEY"],
     show_envvar=True,
     metavar="KEY",
-    help="Key of the feed. Better set in the environment than here, where others can see it.",
+    help="API key of the feed. Better set it in the environment: others can see a command line.",
 )
 
 
@@ -164,11 +164,11 @@ def verbosity(command: Command) -> Command:
         is_eager=True,
         expose_value=False,
         callback=set_format,
-        help="What the log on standard error looks like: text for people, or a JSON object a line.",
+        help="Format of the log on standard error: text, or one JSON object per line.",
     )(command)
     for flag, variable, text in (
-        ("--quiet", "TICKSTOCK_QUIET", "Say only what went wrong."),
-        ("--verbose", "TICKSTOCK_VERBOSE", "Say more."),
+        ("--quiet", "TICKSTOCK_QUIET", "Log warnings and errors only."),
+        ("--verbose", "TICKSTOCK_VERBOSE", "Log more detail."),
     ):
         command = click.option(
             flag,

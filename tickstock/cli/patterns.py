@@ -13,6 +13,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import LIBPQ_VARIABLES
 from tickstock.errors import TickstockError
@@ -53,7 +54,7 @@ class Setting(NamedTuple):
 
 @click.group()
 def patterns() -> None:
-    """Patterns: which there are, what they are, trying out your own."""
+    """List patterns, describe one, try out your own."""
 
 
 @patterns.command("list")
@@ -61,7 +62,7 @@ def patterns() -> None:
 @options.patterns_folder
 @options.database_url
 def list_(as_json: bool, folder: Path | None, database_url: str | None) -> None:
-    """List the patterns: kind, timeframes, parameters; as they are set, if a database is given.
+    """List the patterns with kind, timeframes and parameters: those set in the database, else defaults.
 
     \b
     Example: tickstock patterns list
@@ -89,7 +90,7 @@ def list_(as_json: bool, folder: Path | None, database_url: str | None) -> None:
 @options.patterns_folder
 @options.database_url
 def show(name: str, as_json: bool, folder: Path | None, database_url: str | None) -> None:
-    """Show one: its definition and formula, its parameters, and how it is set.
+    """Describe a pattern: definition, formula, parameters, and how it is set.
 
     \b
     Example: tickstock patterns show Hammer
@@ -129,7 +130,7 @@ def show(name: str, as_json: bool, folder: Path | None, database_url: str | None
     "symbols",
     multiple=True,
     metavar="SYMBOL",
-    help="On candles of this one; may be given again. Without: the five with the largest turnover.",
+    help="Try it on this symbol. May be repeated. Default: the five with the largest turnover.",
 )
 @click.option(
     "--days",
@@ -137,7 +138,7 @@ def show(name: str, as_json: bool, folder: Path | None, database_url: str | None
     default=30,
     show_default=True,
     metavar="N",
-    help="On so many days; of a random market at most 150.",
+    help="Try it on the last N days; of a random market at most 150.",
 )
 @options.as_json("One JSON object a line, one for each pattern and timeframe.")
 @options.pattern_timeout
@@ -150,10 +151,10 @@ def test(
     pattern_timeout: float,
     database_url: str | None,
 ) -> None:
-    """Try out a pattern file (*.py, *.sql): what is wrong with it, and how often it fires.
+    """Try out a pattern file (*.py, *.sql): report errors, and how often it fires.
 
-    On the latest complete candles of the database that is given; without one on a random market of
-    five symbols, which patterns in SQL can't be asked about. Nothing is written.
+    It runs on the latest complete candles of the given database. Without a database it runs on a
+    random market of five symbols; patterns in SQL need a database. Nothing is written.
 
     \b
     Example: tickstock patterns test patterns/three_up.py
@@ -169,14 +170,14 @@ def test(
     own = _own(file, found, ours)
     with _database(database_url) as conn:
         if conn is None and any(isinstance(each, SqlPattern) for each in own):
-            well = f"{file} reads well. To try a pattern in SQL, give --database-url."
+            well = f"{file} declares a valid pattern. To try a pattern in SQL, give --database-url."
             click.echo(well, err=as_json)
             return
         market = Market(5, days)
         chosen = list(symbols) or (symbols_with_bars(conn, 5) if conn else [])
         if conn and not any(complete_up_to(conn, symbol) for symbol in chosen):
             raise TickstockError(
-                "the database has no bars to try it on: load some, or give no database"
+                "the database has no bars to try it on: load some, or run it without a database"
             )
         where = ", ".join(chosen) if conn else "a random market of five symbols"
         for pattern in own:
@@ -192,7 +193,9 @@ def test(
                 if as_json:
                     _tell(pattern, outcomes)
                 else:
-                    click.echo(f"{pattern.name}: {pattern.summary}\non {where}, {days} days\n")
+                    click.echo(
+                        f"{pattern.name}: {pattern.summary}\non {where}, {counted(days, 'day')}\n"
+                    )
                     _show(outcomes)
             _raise_first(file, pattern, failures)
 

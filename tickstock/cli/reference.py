@@ -19,16 +19,16 @@ HEAD = """\
 
 <!-- Made by `python -m tickstock.cli.reference > docs/cli.md`. A test compares. -->
 
-`tickstock COMMAND --help` says the same. What stands on the command line counts most, then the
-environment variable, then the [settings file](operations.md#settings-file), then the default. A variable
-of an option that may be given again holds its values separated by spaces; one of a switch holds 1 or 0.
+`tickstock COMMAND --help` says the same. The command line overrides the environment variable, which
+overrides the [settings file](operations.md#settings-file), which overrides the default. If an option may
+be repeated, its variable holds the values separated by spaces; a switch's variable holds 1 or 0.
 """
 SHARED = """
-Before the command stand `--settings FILE` (`TICKSTOCK_SETTINGS`) and `--version`. Each command takes `-h`
+`--settings FILE` (`TICKSTOCK_SETTINGS`) and `--version` come before the command. Each command takes `-h`
 and `--help`. Several commands have these:
 """
 VARIABLES_TOO = """
-Without an option (README, Settings, tells what they are for):
+These variables have no option (README, Settings, explains them):
 """
 CODES = """
 One line on standard error says why, and what to do. `tickstock db shell` ends with the code of psql.

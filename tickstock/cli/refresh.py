@@ -6,6 +6,7 @@ import click
 import orjson
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.source import database
 from tickstock.db.upkeep import UpkeepWorker
@@ -19,16 +20,16 @@ from tickstock.db.upkeep import refresh as refresh_candles
     show_envvar=True,
     metavar="SECONDS",
     type=options.Seconds(min=0.1),
-    help="Go on until Ctrl-C, as often as that, and keep house (see storage_policy) every hour.",
+    help="Repeat until Ctrl-C, and apply storage_policy (old bars) every hour.",
 )
 @options.as_json()
 @options.database_url
 @options.verbosity
 def refresh(every: float | None, as_json: bool, database_url: str | None) -> None:
-    """Materialize the candles that have changed. Makes queries cheaper; answers stay the same.
+    """Precompute the candles whose bars have changed. Makes queries cheaper; answers stay the same.
 
-    `tickstock ingest` and `tickstock scan` do it all the time; this is for after changes by hand,
-    and for databases that neither works on.
+    `tickstock ingest` and `tickstock scan` do this all the time. Use it after changes by hand, and for
+    databases on which neither runs.
 
     \b
     Example: tickstock refresh
@@ -41,7 +42,7 @@ def refresh(every: float | None, as_json: bool, database_url: str | None) -> Non
         if as_json:
             click.echo(orjson.dumps({"still_live_half_hours": left}))
         else:
-            click.echo(f"refreshed; {left:,} half hours are still forming and stay live")
+            click.echo(f"refreshed; still forming and computed live: {counted(left, 'half hour')}")
         if every is not None:
             stop = threading.Event()
             options.stop_on_signals(stop)

@@ -11,6 +11,7 @@ import orjson
 from click.core import ParameterSource
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 from tickstock.errors import TickstockError
@@ -26,30 +27,30 @@ DAY = click.DateTime(["%Y-%m-%d"])
 
 @click.command()
 @click.option(
-    "--from", "first_day", type=DAY, metavar="DAY", help="Scan history, from this day (New York)."
+    "--from", "first_day", type=DAY, metavar="DAY", help="Scan history from this day on (New York)."
 )
 @click.option(
     "--to",
     "last_day",
     type=DAY,
     metavar="DAY",
-    help="Its last day; without, all of it. Candles after it that look back at it are judged, too.",
+    help="Last day of history. Default: to its end. Later candles that look back at it are judged too.",
 )
 @click.option(
     "--symbol",
     "symbols",
     multiple=True,
     metavar="SYMBOL",
-    help="Of history only this one; may be given again.",
+    help="History: only this symbol. May be repeated.",
 )
 @click.option(
     "--timeframe",
     "timeframes",
     multiple=True,
     type=click.Choice(TIMEFRAMES),
-    help="Of history only this timeframe; may be given again.",
+    help="History: only this timeframe. May be repeated.",
 )
-@options.as_json("With --from: one JSON object at the end.")
+@options.as_json("History: one JSON object at the end.")
 @options.patterns_folder
 @options.pattern_timeout
 @options.database_url
@@ -68,9 +69,10 @@ def scan(
 ) -> None:
     """Find patterns in completed candles, until Ctrl-C; with --from, in history.
 
-    Events are recorded in the table events and published on tickstock_patterns, by NOTIFY and on
-    Redis. Several scanners share the work. What to look for is set in the table patterns. History
-    gives the events that live scanning would have given; safe to repeat and to interrupt.
+    Events are recorded in the table events and published on the channel tickstock_patterns, by
+    NOTIFY and on Redis. Several scanners share the work. The table patterns sets what to look for.
+    A scan of history finds the events that live scanning would have found; it is safe to repeat and
+    to interrupt.
 
     \b
     Example: tickstock scan --redis-url redis://localhost:6379/0
@@ -136,11 +138,13 @@ def _history(
         click.echo(orjson.dumps({"symbols": len(wanted), **total._asdict()}))
     else:
         click.echo(
-            f"{total.candles:,} candles of {len(wanted):,} symbols scanned: {total.events:,} events new"
-            f" or changed, {total.retracted:,} retracted"
+            f"{counted(total.candles, 'candle')} of {counted(len(wanted), 'symbol')} scanned:"
+            f" {counted(total.events, 'event')} new or changed, {total.retracted:,} retracted"
         )
     if stop.is_set():
-        raise TickstockError("stopped before the end: the same command does it again, and the rest")
+        raise TickstockError(
+            "stopped before the end: run the same command again to scan everything"
+        )
 
 
 def _end_of(day: datetime | None) -> datetime:

@@ -91,7 +91,7 @@ class _Reader:
         known = self._program.list_commands(click.Context(self._program))
         for name in tables:
             if name not in known:
-                raise self._error(f"[{name}] is no command" + _meant(name, known))
+                raise self._error(f"[{name}] is not a command" + _meant(name, known))
         found = self._program.get_command(click.Context(self._program), command)
         assert found
         return {command: self._of(found, tables.get(command, {}), command, shared)}
@@ -108,7 +108,7 @@ class _Reader:
             for key, value in table.items():
                 if key not in command.commands or not isinstance(value, dict):
                     tables = ", ".join(f"[{where}.{name}]" for name in command.commands)
-                    raise self._error(f"{key} in [{where}]: settings belong into one of {tables}")
+                    raise self._error(f"{key} in [{where}]: put settings into one of {tables}")
             return {
                 name: self._of(each, table.get(name, {}), f"{where}.{name}", shared)
                 for name, each in command.commands.items()
@@ -147,7 +147,7 @@ class _Reader:
         if not all(_is(item, kind) for item in items):
             example = f"[{kind.example}, {kind.example}]" if option.multiple else kind.example
             words = f"a list of {kind.words}s" if option.multiple else kind.words
-            raise self._error(f"{_place(key, where)} has to be {words}, such as {key} = {example}")
+            raise self._error(f"{_place(key, where)} must be {words}, such as {key} = {example}")
         if option.is_flag:
             return value
         items = [self._plain(item, is_path=isinstance(option.type, click.Path)) for item in items]
@@ -170,7 +170,7 @@ class _Reader:
 
     def _set_variable(self, key: str, variable: str, value: Any) -> None:
         if not _is(value, TEXT):
-            raise self._error(f"{key} has to be {TEXT.words}, such as {key} = {TEXT.example}")
+            raise self._error(f"{key} must be {TEXT.words}, such as {key} = {TEXT.example}")
         folder = variable in {VARIABLES[each] for each in FOLDERS}
         if not os.environ.get(variable):
             os.environ[variable] = self._plain(value, is_path=folder)
@@ -189,14 +189,14 @@ class _Reader:
         # As libpq has it for keys: root's own may be read by a group.
         others = stat.S_IRWXO | stat.S_IWGRP | (stat.S_IRGRP if mode.st_uid else 0)
         if mode.st_mode & others and (key := next(_secrets(table), None)):
-            raise self._error(f"others may read it, and {key} is a secret: chmod 600 {self._file}")
+            raise self._error(f"others can read it, and {key} is a secret: chmod 600 {self._file}")
         return table
 
     def _unknown(self, key: str, where: str, known: Iterable[str]) -> SettingsError:
         place = _place(key, where)
         if not where:
             if key in self._program.list_commands(click.Context(self._program)):
-                return self._error(f"{key} is a command: its settings stand in a table, [{key}]")
+                return self._error(f"{key} is a command: put its settings into a table, [{key}]")
             homes = [
                 ".".join(path)
                 for path, command in walk(self._program)
@@ -205,12 +205,11 @@ class _Reader:
             ]
             if homes:
                 tables = " or ".join(f"[{home}]" for home in homes[:3])
-                return self._error(f"{place} does not hold for all commands: set it in {tables}")
+                return self._error(f"{place} is not a setting of all commands: set it in {tables}")
             known = [*known, *VARIABLES, *VARIABLES.values()]
         help_of = " ".join(["tickstock", *where.split(".")]).strip()
         return self._error(
-            f"{place} is no setting"
-            + (_meant(key, known) or f"; `{help_of} --help` tells which are")
+            f"{place} is not a setting" + (_meant(key, known) or f"; `{help_of} --help` lists them")
         )
 
     def _error(self, text: str) -> SettingsError:

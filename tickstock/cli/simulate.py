@@ -7,6 +7,7 @@ import click
 import orjson
 
 from tickstock.cli import completion, options
+from tickstock.counted import counted
 from tickstock.errors import TickstockError
 from tickstock.simulator import FAULTS, Faults, RandomMarket, ReplayMarket, Simulator
 from tickstock.simulator.market import Market, default_start
@@ -73,8 +74,8 @@ def _in_reach(_: click.Context, __: click.Parameter, start: datetime | None) -> 
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
     callback=_in_reach,
     metavar="UTC",
-    help="When the random market begins (UTC); else at 08:30 New York of the latest weekday that is "
-    "over, or of one a year ago at a --speed above 1, which would overtake the calendar.",
+    help="When the random market begins (UTC). Default: 08:30 New York of the latest weekday that is "
+    "over; with a --speed above 1, of one a year ago, so that it does not overtake today.",
 )
 @click.option(
     "--speed",
@@ -86,7 +87,11 @@ def _in_reach(_: click.Context, __: click.Parameter, start: datetime | None) -> 
     metavar="X",
     help="How many times faster than real time.",
 )
-@click.option("--replay", is_flag=True, help="Play the vendor's minute flat files given as FILES.")
+@click.option(
+    "--replay",
+    is_flag=True,
+    help="Play the vendor's minute flat files (FILES) instead of a random market.",
+)
 @click.option(
     "--fault",
     "rates",
@@ -95,7 +100,7 @@ def _in_reach(_: click.Context, __: click.Parameter, start: datetime | None) -> 
     metavar="NAME=RATE",
     multiple=True,
     callback=_rates,
-    help="Let something go wrong with this probability, each time it may. May be given again. "
+    help="Inject a fault with this probability, each time it can occur. May be repeated. "
     f"Faults: {', '.join(FAULTS)}.",
 )
 @click.option(
@@ -104,7 +109,7 @@ def _in_reach(_: click.Context, __: click.Parameter, start: datetime | None) -> 
     show_envvar=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Cut off the newest connection when there are more than N; else there may be any number.",
+    help="Cut off the newest connection when there are more than N. Default: no limit.",
 )
 @click.option(
     "--key",
@@ -116,7 +121,7 @@ def _in_reach(_: click.Context, __: click.Parameter, start: datetime | None) -> 
     help="The API key that is accepted.",
 )
 @click.argument("files", nargs=-1, metavar="[FILES]...", shell_complete=completion.files)
-@options.as_json("Two JSON objects, a line each: the addresses, and at the end what was sent.")
+@options.as_json("Two lines of JSON: the addresses, and at the end what was sent.")
 @options.verbosity
 def simulate(
     port: int,
@@ -131,7 +136,7 @@ def simulate(
     files: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Be the feed: a local server that speaks the vendor's protocol, for when the market is closed.
+    """Run a simulated feed: a local server with the vendor's protocol, for when the market is closed.
 
     \b
     Example: tickstock simulate --symbols 500 --speed 60
@@ -186,7 +191,7 @@ def _tell_end(simulator: Simulator, as_json: bool) -> None:
         told = {"ended": ended, "bars_sent": len(simulator.sent), "faults": dict(faults)}
         click.echo(orjson.dumps(told))
         return
-    click.echo(f"{len(simulator.sent):,} bars were sent")
+    click.echo(f"{counted(len(simulator.sent), 'bar')} sent")
     if faults:
         click.echo(f"faults: {', '.join(f'{name} {count:,}' for name, count in faults.items())}")
 

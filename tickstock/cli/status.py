@@ -8,6 +8,7 @@ import orjson
 from psycopg.rows import dict_row
 
 from tickstock.cli import options
+from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
 from tickstock.db.source import database
 
@@ -19,15 +20,16 @@ BY_SYMBOL = "select * from symbol_status(%s)"
 @click.option(
     "--symbols",
     metavar="LIST",
-    help="Tell of these tickers too, separated by commas, or '*' for all.",
+    help="Also show these tickers, separated by commas, or '*' for all.",
 )
 @options.as_json("One JSON object; lags are in seconds.")
 @options.database_url
 @options.verbosity
 def status(symbols: str | None, as_json: bool, database_url: str | None) -> None:
-    """Say how the feed is doing, and each symbol.
+    """Show how the feed is doing, and each symbol.
 
-    Its clock, who is subscribed, what comes in, what is owed, what waits. Times are UTC.
+    The feed's clock, live subscriptions, incoming bars, minutes owed (missed live and not filled yet),
+    and what waits to be processed. Times are UTC.
 
     \b
     Example: tickstock status --symbols AAPL,TSLA
@@ -56,10 +58,10 @@ def _tickers(symbols: str) -> list[str] | None:
 
 
 def _show(told: dict[str, Any]) -> None:
-    names = "all symbols" if told["symbols"] is None else f"{told['symbols']:,} symbols"
+    names = "all symbols" if told["symbols"] is None else counted(told["symbols"], "symbol")
     live = f"{told['subscriptions']}, of {names}" if told["subscriptions"] else "none: no ingest"
     lag = f", {_span(told['lag'])} behind now" if told["feed_clock"] else ""
-    owed = f" ({told['gaps']:,} gaps; see `tickstock gaps`)" if told["gaps"] else ""
+    owed = f" ({counted(told['gaps'], 'gap')}; see `tickstock gaps`)" if told["gaps"] else ""
     for label, value in (
         ("feed's clock", _moment(told["feed_clock"], "no bar yet") + lag),
         ("market", _MARKET[told["session"]]),
@@ -89,7 +91,7 @@ def _waiting(told: dict[str, Any]) -> str:
         return "unknown: no live subscription has stored a bar"
     spilled = f" and {told['spilled_bytes'] / 2**20:,.1f} MiB on disk"
     return (
-        f"{told['frames_waiting']:,} frames{spilled if told['spilled_bytes'] else ''}, "
+        f"{counted(told['frames_waiting'], 'frame')}{spilled if told['spilled_bytes'] else ''}, "
         f"stored {told['stored_after'].total_seconds():,.1f} s after receipt (as of the last batch)"
     )
 

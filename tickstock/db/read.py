@@ -9,6 +9,7 @@ import psycopg
 from psycopg import Connection, Cursor, sql
 from psycopg.rows import TupleRow
 
+from tickstock.counted import counted
 from tickstock.errors import UnknownSymbolError
 
 CANDLES = sql.SQL("""
@@ -65,4 +66,4 @@ def _instead(conn: Connection[TupleRow], symbol: str) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     some = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
-    return f"the database has {len(names):,} symbols: {some}"
+    return f"the database has {counted(len(names), 'symbol')}: {some}"

@@ -18,6 +18,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.bars import Block
+from tickstock.counted import counted
 from tickstock.db.connection import connect, fetch_value, first_line
 from tickstock.db.upkeep import refresh as refresh_candles
 from tickstock.db.writer import Counts, write_blocks
@@ -70,7 +71,8 @@ def load_file(
     for error in breaks:
         if not counts.received:
             raise error
-        raise TickstockError(f"{error.message} ({counts.received:,} bars before are in)") from error
+        stored = counted(counts.received, "bar")
+        raise TickstockError(f"{error.message} (stored before that: {stored})") from error
     return counts
 
 

@@ -20,6 +20,7 @@ from typing import Protocol
 import orjson
 import psycopg
 
+from tickstock.counted import counted
 from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts
 from tickstock.errors import DatabaseUnavailableError
@@ -265,13 +266,13 @@ class Ingest:
         """One line: what became of the bars, and what is waiting."""
         c = self.counts
         at = f"{self._feed_time:%Y-%m-%d %H:%M} UTC" if self._feed_time else "no bar yet"
-        waiting = f"{self._inbox.waiting:,} frames waiting"
+        waiting = f"{counted(self._inbox.waiting, 'frame')} waiting"
         if self._inbox.spilled:
             waiting += f" and {self._inbox.spilled / 2**20:,.1f} MiB in the spill file"
         if self._inbox.lost:
-            waiting += f", {self._inbox.lost:,} frames lost"
+            waiting += f", {counted(self._inbox.lost, 'frame')} lost"
         if "AM" not in self._channels:
-            waiting = f"made of {self._making.made_of:,} events; {waiting}"
+            waiting = f"made of {counted(self._making.made_of, 'event')}; {waiting}"
         return (
             f"{c.received:,} received = {c.inserted:,} new + {c.replaced:,} replaced"
             f" + {c.unchanged:,} unchanged + {c.refused:,} refused; {waiting}; feed at {at}"

@@ -13,6 +13,7 @@ from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import TupleRow
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
+from tickstock.counted import counted
 from tickstock.db.connection import connect, first_line, is_read_only, require_schema, where
 from tickstock.db.writer import Counts, write_bars, write_new_bars, write_new_ticks
 from tickstock.errors import DatabaseUnavailableError
@@ -95,7 +96,7 @@ class Store:
         try:
             counts, stored = self._persist(
                 lambda conn: self._write(conn, bars, refusals, trades, owed, behind),
-                f"{len(bars)} bars",
+                counted(len(bars), "bar"),
             )
         except psycopg.DataError as error:
             stored = self._write_without_poison(bars, refusals, error, behind)

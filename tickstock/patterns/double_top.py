@@ -35,8 +35,8 @@ def double_top(c: Candles, p: Parameters) -> Found:
     The height is their mean - the lowest low between them; they differ by at most tolerance * height,
     and height >= min_height * that low. The judged close is the first one below that low since the
     second peak.
-    The plan allows 2% of the price, which on minutes is all there is: as a share of the height the
-    definition fits each timeframe.
+    The original plan allows 2% of the price, but on minute candles that is the whole movement. As a
+    share of the height, the tolerance fits each timeframe.
     window, span, apart: candles. tolerance: share of the height. min_height: share of the price.
     Strength: how level the peaks are, 1 - difference / height.
     """

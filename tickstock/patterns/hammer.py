@@ -37,8 +37,9 @@ def hammer(c: Candles, p: Parameters) -> Found:
     """After a fall, prices sank far below the open and came back.
 
     Lower shadow >= min_shadow * body, upper shadow < body, body >= min_body; and a fall before: the
-    close before is below the mean of the `trend` closes that end with it. The plan forgot the fall,
-    without which Hammer and HangingMan are one; Morris takes an exponential mean, of 10 candles as well.
+    close before is below the mean of the `trend` closes that end with it. The original plan
+    leaves out the fall, without which Hammer and HangingMan are the same; Morris takes an exponential
+    mean, also of 10 candles.
     min_shadow: times the body. min_body: dollars. trend: candles.
     Strength: the share of the range that is lower shadow.
     """

@@ -37,8 +37,8 @@ def head_and_shoulders(c: Candles, p: Parameters) -> Found:
     head - neckline. Shoulders lie between neckline and head; they differ by at most tolerance * height,
     and so do the troughs; height >= min_height * neckline. The judged close is the first one below the
     neckline since the right shoulder.
-    The plan allows 2% of the price, which on minutes is all there is: as a share of the height the
-    definition fits each timeframe.
+    The original plan allows 2% of the price, but on minute candles that is the whole movement. As a
+    share of the height, the tolerance fits each timeframe.
     window, span: candles. tolerance: share of the height. min_height: share of the price.
     Strength: how level the shoulders are, 1 - difference / height.
     """

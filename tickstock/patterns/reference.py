@@ -9,14 +9,16 @@ from tickstock.timeframes import TIMEFRAMES
 HEAD = """\
 # Patterns
 
-Made from the definitions by `tickstock patterns reference`; a test keeps it current. Patterns see completed
-candles only. Which are looked for, on which timeframes and with which parameters, is set in the table
-`patterns`: see [operations](operations.md#patterns). In formulas a parameter's name stands for its value.
+Made from the definitions by `tickstock patterns reference`; a test keeps it current. Patterns look at
+completed candles only; `candles` says at how many, the newest included. The table `patterns` sets which
+ones are looked for, on which timeframes and with which parameters: see
+[operations](operations.md#patterns). In a formula, the name of a parameter stands for its value. "The
+original plan" is the list of patterns that tickstock began with.
 """
 TALIB = """\
-Functions of TA-Lib, called through the library, by its names and with its parameters. The sign of the result
-is the direction: above 0 long, below 0 short. Strength is |result| / 100, at most 1. `penetration`: how far
-into the first candle's body another one closes, as a share of it. All timeframes; 15 candles.
+These are functions of the library TA-Lib, with its names and parameters. The sign of the result is the
+direction: above 0 long, below 0 short. Strength is |result| / 100, at most 1. `penetration` is how far
+another candle closes into the first one's body, as a share of that body. All timeframes; 15 candles.
 """
 
 

@@ -51,8 +51,8 @@ def trending_up(c: Candles, p: Parameters) -> Found:
     """A rising trend begins: the regression line of 10 closes has become steep.
 
     slope(closes) > min_slope * mean(closes) over the last `length` candles, and not yet so one candle
-    before. The plan takes the slope in dollars and repeats the event while the trend lasts; as a share
-    of the price the same limit does for a stock of 5 dollars and one of 500.
+    before. The original plan takes the slope in dollars and repeats the event while the trend lasts. As a
+    share of the price, one limit fits stocks of 5 dollars and of 500.
     length: candles, 2 or more. min_slope: share of the price a candle, 0.001 is a tenth of a percent.
     Strength: R squared, how much of the closes' movement the line explains.
     """

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tickstock.counted import counted
 from tickstock.db.connection import connect, first_line, require_schema
 from tickstock.db.upkeep import UpkeepWorker
 from tickstock.errors import DatabaseUnavailableError
@@ -87,7 +88,7 @@ class ScanWorker:
         log.info("%s", self.summary())
 
     def summary(self) -> str:
-        return f"{self.candles:,} candles scanned, {self.events:,} events"
+        return f"{counted(self.candles, 'candle')} scanned, {counted(self.events, 'event')}"
 
     def _scan_beside(self, scanner: Scanner) -> None:
         """Until stopped; if it fails, so does the worker."""
