@@ -7,7 +7,7 @@ from bench_support import Row, must
 
 from tickstock.db.connection import connect, fetch_value
 
-COPIES = 30
+COPIES = 100
 # Compression works within a symbol, so copies under other names gain nothing from each other; but as in a
 # market of many symbols, the fixed size of a chunk's tables and indexes is shared by many bars.
 COPY = """

@@ -24,15 +24,16 @@ LATEST = 15
 
 STREAM_FAULTS = {
     "duplicate": "a bar, second or trade is sent again, at once or minutes later",
-    "late": f"it is sent 1 to {LATEST} minutes late",
+    "late": f"a bar, second or trade is sent 1 to {LATEST} minutes late",
     "out_of_order": "it is sent among those of the next minute",
-    "corrected": f"a bar or second is sent with wrong numbers, and right 1 to {LATEST} minutes later",
-    "gap": "it is never sent",
+    "corrected": "a bar or second is sent with wrong numbers, and with the right ones"
+    f" 1 to {LATEST} minutes later",
+    "gap": "a bar, second or trade is never sent",
 }
 """Each strikes a single event, at most one of them."""
 
 CONNECTION_FAULTS = {
-    "drop": "the connection ends without a word, in the middle of a minute",
+    "drop": "the connection ends without notice, in the middle of a minute",
     "silence": "nothing is sent any more; pings are answered",
     "half_open": "nothing is sent any more, and no ping is answered; TCP stays open",
     "slow_consumer": "the client is cut off as too slow, close code 1008",
@@ -42,8 +43,8 @@ CONNECTION_FAULTS = {
 """Each strikes a client in a minute, at most one of them."""
 
 OTHER_FAULTS = {
-    "max_connections_new": "the client is cut off as one too many after its subscription, code 1008",
-    "garbage": "a message that nobody can read comes among a minute's bars",
+    "max_connections_new": "the client is cut off after its subscription as one too many, close code 1008",
+    "garbage": "a message that cannot be parsed comes among a minute's bars",
     "rest_429": "REST says that there were too many requests",
     "rest_5xx": "REST answers 500, 502, 503 or 504",
     "rest_403": "REST says that the plan does not include the market's state",
