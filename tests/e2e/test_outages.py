@@ -29,6 +29,7 @@ from .proxy import Proxy
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
+SPILL_AT_ONCE = {"TICKSTOCK_SPILL_AFTER": "0"}
 STORED = "select count(*) from ohlcv_1min"
 UNPUBLISHED = "select events_to_publish from tickstock.freshness"
 WAITS_FOR_A_LOCK = (
@@ -245,11 +246,7 @@ def test_what_the_database_refuses_is_kept_for_the_next_ingest(
 
 
 def test_what_neither_memory_nor_disk_can_take_is_told(url: str) -> None:
-    settings = {
-        "TICKSTOCK_DATABASE_URL": url,
-        "MASSIVE_API_KEY": KEY,
-        "TICKSTOCK_SPILL_AFTER": "0",
-    }
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY, **SPILL_AT_ONCE}
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
@@ -306,11 +303,7 @@ def test_the_spill_file_belongs_to_the_database_however_it_is_addressed(
 
 
 def test_a_killed_ingest_leaves_its_spill_file_to_the_next_one(url: str) -> None:
-    settings = {
-        "TICKSTOCK_DATABASE_URL": url,
-        "MASSIVE_API_KEY": KEY,
-        "TICKSTOCK_SPILL_AFTER": "0",
-    }
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY, **SPILL_AT_ONCE}
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
