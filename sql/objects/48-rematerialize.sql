@@ -78,6 +78,11 @@ begin
   end if;
   if added is not null then
     execute format('insert into %s (%s) select %2$s from unnest($1)', target, columns) using added;
+    -- The first half hour of thousands of symbols, in a table that knows of a few: the next timeframe is made of
+    -- them, and would go through all symbols for each.
+    if cardinality(added) > 10000 and cardinality(added) > (select c.reltuples from pg_catalog.pg_class c where c.oid = target) then
+      execute format('analyze %s (symbol, ts)', target);
+    end if;
   end if;
 end $$;
 comment on function tickstock.rematerialize(text, text[], timestamptz[]) is

@@ -39,11 +39,43 @@ end $$;
 comment on function tickstock.take_shards(integer) is
   'Locks shares of the symbols of which complete candles wait, those that have waited longest, until there are so many candles; not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
 
+-- Years of bars are hundreds of chunks, and to pass over these for each symbol would take longer than to read it.
+create or replace function tickstock.old_bars(of_symbol text, after timestamptz, until timestamptz, recent_since timestamptz)
+returns setof public.ohlcv_1min
+language plpgsql stable rows 10
+as $$
+begin
+  return query execute 'select * from public.ohlcv_1min where symbol = $1 and ts > $2 and ts <= $3 and ts < $4'
+    using of_symbol, after, until, recent_since;
+end $$;
+comment on function tickstock.old_bars(text, timestamptz, timestamptz, timestamptz) is
+  'Bars of a symbol after one time up to another, of those before tickstock.recent_since(), by a plan for just these chunks.';
+
+create or replace function tickstock.bars_between(of_symbol text, after timestamptz, until timestamptz, recent_since timestamptz)
+returns setof public.ohlcv_1min
+language sql stable
+begin atomic
+  select b.* from (
+    -- More than is wanted: of the newest minutes statistics know nothing, so by these alone the planner might go
+    -- through all symbols for each.
+    select * from public.ohlcv_1min m
+    where m.symbol = of_symbol and m.ts > after - interval '5 minutes' and m.ts >= recent_since
+    union all
+    select * from tickstock.old_bars(of_symbol, after, until, recent_since) where after < recent_since offset 0) b
+  where b.ts > after and b.ts <= until;
+end;
+comment on function tickstock.bars_between(text, timestamptz, timestamptz, timestamptz) is
+  'Bars of a symbol after one time up to another, which lies not far before the last one. recent_since: tickstock.recent_since(), asked once.';
+
 -- Inlined where it is called: no call for each symbol.
 create or replace function tickstock.complete_up_to(symbol text, clock timestamptz) returns table (up_to timestamptz)
 language sql stable
 begin atomic
-  select case when exists (select from public.ohlcv_1min b where b.symbol = complete_up_to.symbol and b.ts = clock)
+  -- Its latest bar: asked for that of the clock's minute, the planner might go through all symbols' for each.
+  select case when clock = (select max(b.ts) from public.ohlcv_1min b
+                            where b.symbol = complete_up_to.symbol and b.ts >= tickstock.recent_since())
+                or clock < tickstock.recent_since()
+                  and exists (select from tickstock.old_bars(complete_up_to.symbol, clock - interval '1 minute', clock, 'infinity'))
               then clock + interval '1 minute' else clock end;
 end;
 comment on function tickstock.complete_up_to(text, timestamptz) is
@@ -92,13 +124,15 @@ begin
     from taken k join time t on t.part = k.timeframe and t.part_starts = k.ts
     cross join lateral tickstock.complete_up_to(k.symbol, clock) own
     group by 1, 2, 3
+  ), complete as materialized (
+    -- Once for each time, not for each candle: offset 0 and materialized see to that.
+    select p.timeframe, p.ts, public.candle_complete_at(p.timeframe, p.ts) as complete_at
+    from (select distinct k.timeframe, k.ts from taken k where k.timeframe <> '1min' offset 0) p
   ), early as materialized (
     -- Taken before the feed's clock has passed them, since their last minute is there: their other entries, which
     -- wait for the clock, have nothing to add.
     select k.timeframe, k.symbol, k.ts, tickstock.shard_of(k.symbol) as shard, c.complete_at
-    from taken k join (
-      select p.timeframe, p.ts, public.candle_complete_at(p.timeframe, p.ts) as complete_at
-      from (select distinct t.timeframe, t.ts from taken t where t.timeframe <> '1min') p) c using (timeframe, ts)
+    from taken k join complete c using (timeframe, ts)
     where c.complete_at > clock
   ), waiting as (
     delete from tickstock.scan_queue q using (select distinct e.shard, e.timeframe, e.complete_at from early e) e
@@ -135,8 +169,8 @@ declare
 begin
   for tf in
     -- Of the materialized candles at most the marked ones are gone, so many in a half hour.
-    select timeframe, case timeframe when '1min' then 0 else greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer) end as in_a_mark
-    from timeframes
+    select timeframe, greatest(1, (extract(epoch from interval '30 minutes') / extract(epoch from width))::integer) as in_a_mark
+    from timeframes where timeframe <> '1min'
   loop
     execute format($q$
       create or replace function tickstock.windows_%1$s(symbols text[], since timestamptz[], until timestamptz[], before integer, after integer)
@@ -177,6 +211,59 @@ begin
   end loop;
 end $$;
 
+-- Of hundreds of chunks only those are planned for that are known by a time in the statement.
+create or replace function tickstock.windows_of_bars(back_to timestamptz) returns text
+language sql stable
+set datestyle = 'ISO'  -- as in tickstock.move_recent(): the time is put into a statement
+return format($q$
+  select u.nth, w.* from unnest($1, $2, $3) with ordinality u (symbol, since, until, nth)
+  cross join lateral (
+    select (select m.ts from public.ohlcv_1min m where m.symbol = u.symbol and m.ts < u.since and m.ts >= %1$L
+            order by m.ts desc offset $4 limit 1) as since,
+      coalesce((select m.ts from public.ohlcv_1min m where m.symbol = u.symbol and m.ts > u.until and m.ts >= %1$L
+                order by m.ts offset $5 limit 1), 'infinity') as until) b
+  cross join lateral (
+    -- All in one order, for which one sort is enough.
+    select array_agg(date_part('epoch', c.ts) order by c.ts), array_agg(c.open::float8 order by c.ts),
+      array_agg(c.high::float8 order by c.ts), array_agg(c.low::float8 order by c.ts), array_agg(c.close::float8 order by c.ts),
+      array_agg(c.volume::float8 order by c.ts),
+      -- With all their digits, for the events.
+      string_agg(c.close::text, ' ' order by c.ts) filter (where c.ts >= u.since)
+    from public.ohlcv_1min c
+    where c.symbol = u.symbol and c.ts >= coalesce(b.since, '-infinity') and c.ts <= b.until and c.ts >= %1$L) w
+  where u.nth = any ($6) and (%1$L = '-infinity'::timestamptz or u.since >= %1$L and (b.since is not null
+    -- Each bar lies in a 4hour candle, or in a marked half hour: it has none before.
+    or not exists (select from tickstock.candles_4hour c where c.symbol = u.symbol and c.ts < %1$L)
+      and not exists (select from tickstock.dirty d where d.symbol = u.symbol and d.granule < %1$L))) $q$, back_to);
+comment on function tickstock.windows_of_bars(timestamptz) is
+  'The statement of tickstock.windows_1min() that reads no bar before back_to: $1 to $5 are its arguments, $6 are the numbers of the symbols asked about. Symbols with too few bars from there on, and more before, are left out.';
+
+create or replace function tickstock.windows_1min(symbols text[], since timestamptz[], until timestamptz[], before integer, after integer)
+returns table (nth bigint, starts float8[], opens float8[], highs float8[], lows float8[], closes float8[], volumes float8[], prices text)
+language plpgsql stable
+as $$
+declare
+  latest constant timestamptz := public.latest_minute();
+  missing bigint[] := array(select generate_subscripts(symbols, 1));
+  found_now bigint[];
+  back_to timestamptz;
+begin
+  -- Most symbols have as many bars in the recent chunks; the others are looked up farther and farther back.
+  foreach back_to in array array[tickstock.recent_since(), latest - interval '60 days', latest - interval '1 year', '-infinity'] loop
+    exit when missing = '{}';
+    found_now := '{}';
+    for nth, starts, opens, highs, lows, closes, volumes, prices in
+      execute tickstock.windows_of_bars(back_to) using symbols, since, until, before, after, missing
+    loop
+      found_now := found_now || nth;
+      return next;
+    end loop;
+    missing := array(select unnest(missing) except select unnest(found_now));
+  end loop;
+end $$;
+comment on function tickstock.windows_1min(text[], timestamptz[], timestamptz[], integer, integer) is
+  'For each symbol its minute bars from since to until, at least so many before and after these as far as there are any, oldest first, as arrays for the pattern functions. prices: the closes from since on, exactly.';
+
 create or replace function tickstock.state_of_shares(symbols text[], out changes text, out taken bigint[], out shards integer[])
 language sql stable
 begin atomic
@@ -208,10 +295,11 @@ begin
           select u.nth::float8, c.ts, c.open, c.high, c.low, c.close, c.volume
           from unnest(symbols, after, until) with ordinality u (symbol, after, until, nth)
           cross join lateral (
-            select o.ts, o.open, o.high, o.low, o.close, o.volume from public.ohlcv_%1$s o
-            where o.symbol = u.symbol and o.ts > to_timestamp(u.after) and o.ts <= to_timestamp(u.until) offset 0) c
+            select o.ts, o.open, o.high, o.low, o.close, o.volume from %2$s offset 0) c
           order by u.nth, c.ts) n;
-      end $q$, tf.timeframe);
+      end $q$, tf.timeframe, case tf.timeframe
+        when '1min' then 'tickstock.bars_between(u.symbol, to_timestamp(u.after), to_timestamp(u.until), tickstock.recent_since()) o'
+        else format('public.ohlcv_%s o where o.symbol = u.symbol and o.ts > to_timestamp(u.after) and o.ts <= to_timestamp(u.until)', tf.timeframe) end);
     execute format('comment on function tickstock.fresh_%s(text[], float8[], float8[]) is %L', tf.timeframe,
       format('%s candles of each symbol after a time up to those that begin at another (seconds since 1970, UTC), by symbol, oldest first, as arrays; nth: of which symbol, from 1 on. changes: as tickstock.state_of_shares() tells in this very snapshot. prices: the closes, exactly.', tf.timeframe));
   end loop;

@@ -5,6 +5,7 @@ Counted by the server itself, which sees into functions too, where EXPLAIN does 
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
-from tickstock.db.connection import connect
+from tickstock.db.connection import connect, fetch_value
 from tickstock.timeframes import TIMEFRAMES
 
 SYMBOLS = 12
@@ -157,3 +158,24 @@ def test_without_its_index_a_query_fails_these_tests(history: Connection[TupleRo
         history.execute("drop index ohlcv_1min_ts_idx")
         with pytest.raises(AssertionError):
             check(read(history, query), 200, 2)
+
+
+@pytest.mark.parametrize("engine", ["postgres", "apache"], indirect=True)
+def test_a_refresh_knows_of_the_symbols_that_it_adds(conn: Connection[TupleRow]) -> None:
+    """Each timeframe is made of the one before: by statistics of one symbol, the planner would look for each
+    of thousands by the time alone, and go through all of them."""
+    opens_at = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
+    some = """
+      insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)
+      select 'S' || s, t, 10, 11, 9, 10, 100 from generate_series(1, %s::integer) s,
+        generate_series(%s::timestamptz, %s, interval '5 minutes') t
+    """
+    conn.execute(some, (1, opens_at - timedelta(days=7), opens_at - timedelta(days=6)))
+    conn.execute("call ohlcv_refresh()")
+    conn.execute("analyze")
+    conn.execute(some, (2_000, opens_at, opens_at + timedelta(minutes=30)))
+    conn.execute("call ohlcv_refresh()")
+    symbols = (
+        "select n_distinct from pg_stats where tablename = 'candles_5min' and attname = 'symbol'"
+    )
+    assert fetch_value(conn, symbols) not in (0, 1)

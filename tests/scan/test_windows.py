@@ -5,6 +5,7 @@ from decimal import Decimal
 from itertools import count
 from typing import NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection, sql
@@ -14,6 +15,7 @@ from tests.scan.support import Recorder, Window, bar, drain, firing, new_york, o
 from tickstock.bars import Bar
 from tickstock.patterns import Bools, Candles, PythonPattern
 from tickstock.scan.scanner import Candle, Scanner
+from tickstock.scan.windows import Span, at, read_series
 from tickstock.timeframes import TIMEFRAMES
 
 LONGEST = 7
@@ -116,6 +118,39 @@ def test_they_are_what_a_plain_query_gives(
         assert {window.candle for window in windows} == candles_of(conn, symbol)
         for window in windows:
             assert rows_of(window) == directly(conn, window, length), window
+
+
+@pytest.mark.parametrize("reach", [0, 3, 30])
+def test_they_reach_back_through_years(conn: Connection[TupleRow], reach: int) -> None:
+    """The bars of a symbol may be minutes apart, or a season: the older ones are read otherwise."""
+    conn.execute("set tickstock.scan_queue = off")
+    newest = new_york("2025-11-24 15:59")
+    apart = {"OFTEN": timedelta(minutes=1), "RARE": timedelta(days=5), "SELDOM": timedelta(days=70)}
+    there = {
+        symbol: [newest - each * n for n in reversed(range(25))] for symbol, each in apart.items()
+    }
+    there["GONE"] = [ts - timedelta(days=700) for ts in there["OFTEN"]]
+    for symbol, times in there.items():
+        write(conn, *(bar(symbol, ts, f"{n + 10}.00") for n, ts in enumerate(times)))
+    conn.execute("call ohlcv_refresh()")
+    spans = [
+        Span(symbol, times[first], times[last])
+        for symbol, times in there.items()
+        for first, last in [(0, 0), (7, 9), (20, 24), (24, 24)]
+    ]
+    found = {
+        (each.symbol, each.span.since): each
+        for each in read_series(conn, "1min", spans, reach=reach)
+    }
+    assert len(found) == len(spans)
+    for span in spans:
+        times = there[span.symbol]
+        first, last = times.index(span.since), times.index(span.until)
+        expected = times[max(0, first - reach) : last + 1 + reach]
+        series = found[span.symbol, span.since]
+        assert [at(ts) for ts in series.ts] == expected, span
+        assert series.first == min(first, reach)
+        assert series.prices == [f"{times.index(ts) + 10}.00" for ts in expected[series.first :]]
 
 
 def test_they_reach_beyond_candles_that_are_gone_since(conn: Connection[TupleRow]) -> None:
