@@ -394,6 +394,25 @@ def test_a_part_of_a_filled_series_is_what_it_is_in_the_whole(
         assert part == every[first:last] != []
 
 
+@pytest.mark.parametrize("fill", [False, True])
+def test_no_candle_is_made_of_the_bars_that_a_drop_has_left_of_it(
+    conn: Connection[TupleRow], fill: bool
+) -> None:
+    for day in (date(2025, 11, 12), date(2025, 11, 26)):
+        conn.execute(WRITE, ("A", new_york(day, time(9, 45)), 600, 1, 500, 3, True))
+    ask = "select ts, bars, close, volume from candles('A', %s, fill => %s)"
+    timeframes = ("8 minutes", "18 minutes", "10 minutes", "90 minutes", "2 hours")
+    before = {each: conn.execute(ask, (each, fill)).fetchall() for each in timeframes}
+    # In winter a week of bars begins at seven in the evening, when shares still trade.
+    conn.execute("call drop_bars('2025-11-13')")
+    since = fetch_value(conn, "select tickstock.bars_since()")
+    for timeframe, candles in before.items():
+        of_minutes = timeframe in ("8 minutes", "18 minutes")
+        wanted = [c for c in candles if not of_minutes or c[0] >= since]
+        assert conn.execute(ask, (timeframe, fill)).fetchall() == wanted != []
+        assert (wanted[0][0] > since) == of_minutes, "one was cut in two"
+
+
 def test_all_time_is_no_time_too_long(conn: Connection[TupleRow]) -> None:
     conn.execute(WRITE, ("A", new_york(date(2025, 11, 26), time(9, 45)), 500, 7, 500, 3, True))
     ever = ("-infinity", "infinity")
