@@ -108,8 +108,8 @@ begin
     null;  -- not an interval, or an infinite one: told below
   end;
   case
-    -- 1M is a minute to PostgreSQL, and a month to traders.
-    when timeframe ~ '[0-9] *M$' or width > interval '100 years' then
+    -- 1M is a minute to PostgreSQL, and a month to traders; 60 is a minute (of seconds), and on charts an hour.
+    when timeframe ~ '([0-9]\s*M|^\s*[0-9.]+)\s*$' or width > interval '100 years' then
       null;
     when months > 0 and days = 0 and minutes = 0 then
       frame := 'months';

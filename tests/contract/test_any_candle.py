@@ -453,8 +453,11 @@ def test_more_than_there_are_is_all(conn: Connection[TupleRow]) -> None:
         ("99999999999 days", "all", "99999999999 days"),
         ("infinity", "all", "infinity"),
         ("101 years", "all", "101 years"),
-        # PostgreSQL would take it for a minute.
+        # PostgreSQL would take these for a minute, or four.
         ("1M", "all", "1M"),
+        ("1 M ", "all", "1 M "),
+        ("60", "all", "'60'"),
+        ("240.0", "regular", "'240.0'"),
         ("'; drop table events; --", "all", "drop table events"),
         (None, "all", "NULL"),
         ("5min", "evening", "evening"),
