@@ -27,6 +27,11 @@ as $$
 declare
   minutes tstzmultirange;
 begin
+  if of_symbol is null then
+    -- It has no bars, so all minutes would seem to be missing.
+    raise exception 'the missing minutes of which symbol? coverage() counts those of all, where its symbol is null'
+      using errcode = 'invalid_parameter_value';
+  end if;
   -- Planned with these times at hand, so that only their chunk is looked at.
   execute $q$select range_agg(tstzrange(ts, ts + interval '1 minute')) from public.ohlcv_1min where symbol = $1 and ts >= $2 and ts < $3$q$
     into minutes using of_symbol, starts, ends;

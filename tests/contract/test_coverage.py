@@ -179,3 +179,10 @@ def test_days_the_wrong_way_round_are_told(conn: Connection[TupleRow]) -> None:
             conn.execute(f"select * from {function}('A', '2025-11-28', '2025-11-24')")
         assert "from 2025-11-28 to 2025-11-24" in str(caught.value)
         assert "the earlier one first" in str(caught.value)
+
+
+def test_minutes_are_missing_of_a_symbol(conn: Connection[TupleRow]) -> None:
+    Market().take(conn, Change("write", "A", new_york(date(2025, 11, 28), time(9, 31)), 60, 7))
+    for days in ("", ", '2025-11-28'"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="of which symbol"):
+            conn.execute(f"select * from missing_minutes(null{days})".encode())
