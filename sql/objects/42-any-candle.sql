@@ -49,6 +49,8 @@ return case
   when frame = 'midnight' then least(starts + width,
     (date_trunc('day', starts at time zone 'America/New_York') + interval '1 day') at time zone 'America/New_York')
   when frame = 'opening' then starts + width
+  -- Where the clocks are put forward, one that begins at two does so at three.
+  when frame = 'local' then (date_bin(width, starts at time zone 'America/New_York', '2000-01-03') + width) at time zone 'America/New_York'
   else (starts at time zone 'America/New_York' + width) at time zone 'America/New_York'
 end;
 comment on function tickstock.frame_end(text, interval, timestamptz) is

@@ -107,7 +107,9 @@ class Width:
         if self.regular:
             return min(start + self.number * MINUTE, schedule()[day][1])
         if self.number > 60 and self.number % 60 == 0:
-            hour = local.hour + self.number // 60
+            hours = self.number // 60
+            # One that would begin at two o'clock may begin at three: there is no two.
+            hour = local.hour - local.hour % hours + hours
             return midnight if hour == 24 else new_york(day, time(hour))
         return min(start + self.number * MINUTE, midnight)
 
@@ -392,6 +394,21 @@ def test_a_part_of_a_filled_series_is_what_it_is_in_the_whole(
         bounds = (every[first][1], every[last][1])
         part = conn.execute(ask, (timeframe, *bounds, sessions)).fetchall()
         assert part == every[first:last] != []
+
+
+def test_a_candle_that_begins_where_the_clocks_are_put_forward_ends_in_time(
+    conn: Connection[TupleRow],
+) -> None:
+    sunday = date(2025, 3, 9)
+    conn.execute(WRITE, ("A", new_york(sunday, time(1)), 121, 1, 500, 3, True))
+    got = conn.execute("select ts, bars, complete from candles('A', '2 hours')").fetchall()
+    # From one o'clock to four there are two hours.
+    assert got == [
+        (new_york(sunday, time(0)), 60, True),
+        (new_york(sunday, time(3)), 60, True),
+        (new_york(sunday, time(4)), 1, False),
+    ]
+    check(conn, "A", Ask("2 hours"))
 
 
 @pytest.mark.parametrize("fill", [False, True])
