@@ -92,6 +92,7 @@ create or replace function tickstock.before_truncate() returns trigger
 language plpgsql
 as $$
 begin
+  perform tickstock.refuse_isolation('truncate ohlcv_1min', 'transaction_isolation');
   insert into tickstock.dirty (symbol, granule, since)
   select symbol, public.candle_start('30min', ts), min(ts) from public.ohlcv_1min
   where ts >= tickstock.bars_since()  -- what is being dropped leaves its candles behind
@@ -131,6 +132,7 @@ declare
   changed date[];
   first_day date;
 begin
+  perform tickstock.refuse_isolation('a change of trading_days', 'transaction_isolation');
   if tg_op = 'INSERT' then
     changed := array(select day from new_days);
   elsif tg_op = 'DELETE' then
@@ -170,6 +172,25 @@ end $$;
 comment on function tickstock.after_calendar_change() is
   'Trigger of trading_days, per statement: sessions and candles of the days that changed are made anew. old_days and new_days: the rows, as they were and as they are.';
 
+create or replace function tickstock.before_calendar_change() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  opens timestamp := new.opens_at at time zone 'America/New_York';
+  closes timestamp := new.closes_at at time zone 'America/New_York';
+begin
+  -- As the constraints of the table, which say no more than their names.
+  if opens >= closes or opens::date <> new.day or closes::date <> new.day
+    or date_bin('30 minutes', opens, '2000-01-03') <> opens or date_bin('30 minutes', closes, '2000-01-03') <> closes then
+    raise exception 'a regular session of % from % to % in New York? It begins and ends on half hours of that day, and ends after it has begun',
+      new.day, opens, closes using errcode = 'check_violation',
+        hint = 'Of a time in New York make a moment with: (day + time ''09:30'') at time zone ''America/New_York''.';
+  end if;
+  return new;
+end $$;
+comment on function tickstock.before_calendar_change() is
+  'Trigger of trading_days, per row: a session that can''t be is refused in words.';
+
 create or replace function tickstock.before_calendar_truncate() returns trigger
 language plpgsql
 as $$
@@ -188,5 +209,7 @@ create or replace trigger after_calendar_update after update on trading_days
   referencing new table as new_days old table as old_days for each statement execute function tickstock.after_calendar_change();
 create or replace trigger after_calendar_delete after delete on trading_days
   referencing old table as old_days for each statement execute function tickstock.after_calendar_change();
+create or replace trigger before_calendar_change before insert or update on trading_days
+  for each row execute function tickstock.before_calendar_change();
 create or replace trigger before_calendar_truncate before truncate on trading_days
   for each statement execute function tickstock.before_calendar_truncate();

@@ -49,6 +49,8 @@ return case
   when frame = 'midnight' then least(starts + width,
     (date_trunc('day', starts at time zone 'America/New_York') + interval '1 day') at time zone 'America/New_York')
   when frame = 'opening' then starts + width
+  -- Where the clocks are put forward, one that begins at two does so at three.
+  when frame = 'local' then (date_bin(width, starts at time zone 'America/New_York', '2000-01-03') + width) at time zone 'America/New_York'
   else (starts at time zone 'America/New_York' + width) at time zone 'America/New_York'
 end;
 comment on function tickstock.frame_end(text, interval, timestamptz) is
@@ -108,8 +110,8 @@ begin
     null;  -- not an interval, or an infinite one: told below
   end;
   case
-    -- 1M is a minute to PostgreSQL, and a month to traders.
-    when timeframe ~ '[0-9] *M$' or width > interval '100 years' then
+    -- 1M is a minute to PostgreSQL, and a month to traders; 60 is a minute (of seconds), and on charts an hour.
+    when timeframe ~ '([0-9]\s*M|^\s*[0-9.]+)\s*$' or width > interval '100 years' then
       null;
     when months > 0 and days = 0 and minutes = 0 then
       frame := 'months';
@@ -164,13 +166,15 @@ begin
         from tickstock.%4$s e %5$s
         -- Whole candles: those that begin before $3 may end after it.
         where e.symbol = $1 and e.ts >= $2 and e.ts < ($3 at time zone 'America/New_York' + %2$L) at time zone 'America/New_York') p
-      where p.starts >= $2 and p.starts < $3
+      where p.starts >= $2 and p.starts < $3 %6$s
       group by p.symbol, p.starts) c $q$,
     f.frame, f.width, case f.frame when 'opening' then 'd.opens_at' else 'null' end,
     case f.source when '1min' then 'candles_1min' else 'exact_' || f.source end,
     case f.frame when 'opening' then $q$
         join public.trading_days d on d.day = (e.ts at time zone 'America/New_York')::date and e.ts >= d.opens_at and e.ts < d.closes_at
-          and d.day >= ($2 at time zone 'America/New_York')::date and d.day <= ($3 at time zone 'America/New_York')::date $q$ else '' end);
+          and d.day >= ($2 at time zone 'America/New_York')::date and d.day <= ($3 at time zone 'America/New_York')::date $q$ else '' end,
+    -- Of one that lost its first bars to drop_bars() the rest would pass for all of it.
+    case f.source when '1min' then 'and p.starts >= tickstock.bars_since()' else '' end);
 end $$;
 comment on function tickstock.candles_query(text, text) is
   'The statement that makes candles of this timeframe and these sessions: $1 is the symbol; they begin at or after $2 and before $3. $4: as latest_minute(). $6: so many are enough, the newest ones.';

@@ -27,6 +27,11 @@ as $$
 declare
   minutes tstzmultirange;
 begin
+  if of_symbol is null then
+    -- It has no bars, so all minutes would seem to be missing.
+    raise exception 'the missing minutes of which symbol? coverage() counts those of all, where its symbol is null'
+      using errcode = 'invalid_parameter_value';
+  end if;
   -- Planned with these times at hand, so that only their chunk is looked at.
   execute $q$select range_agg(tstzrange(ts, ts + interval '1 minute')) from public.ohlcv_1min where symbol = $1 and ts >= $2 and ts < $3$q$
     into minutes using of_symbol, starts, ends;
@@ -35,20 +40,27 @@ end $$;
 comment on function tickstock.minutes_with_bars(text, timestamptz, timestamptz) is
   'The minutes from starts up to ends of which the symbol has a bar.';
 
-create or replace function tickstock.minutes_told(of_symbol text, starts timestamptz, ends timestamptz) returns tstzmultirange
+create or replace function tickstock.told(of_symbol text, starts timestamptz, ends timestamptz)
+returns table (symbol text, minutes tstzmultirange)
 language sql stable
-return (
-  select coalesce(range_agg(tstzrange(date_bin('1 minute', greatest(e.starts, minutes_told.starts) + almost, origin),
-                                      date_bin('1 minute', least(e.ends, minutes_told.ends) + almost, origin))), '{}')
+begin atomic
+  select w.symbol, range_agg(tstzrange(date_bin('1 minute', greatest(e.starts, told.starts) + almost, origin),
+                                       date_bin('1 minute', least(e.ends, told.ends) + almost, origin)))
   -- Of a stretch that does not lie on minutes, those that begin in it.
   from (select interval '59.999999 seconds' as almost, timestamptz '2000-01-03 00:00+00' as origin) round_up, (
-    select b.starts, b.ends from public.backfills b where b.settled and b.symbol in (of_symbol, '*')
+    select array[b.symbol] as symbols, b.starts, b.ends from public.backfills b
+    where b.settled and (of_symbol is null or b.symbol in (of_symbol, '*'))
     union all
-    select lower(l.covered), upper(l.covered) from public.feed_live l
-    where not isempty(l.covered) and (l.symbols is null or of_symbol = any (l.symbols))) e
-  where e.starts < minutes_told.ends and e.ends > minutes_told.starts);
-comment on function tickstock.minutes_told(text, timestamptz, timestamptz) is
-  'The minutes from starts up to ends that the live feed or another source has told in full: without a bar, the symbol did not trade.';
+    select case when l.symbols is null then array['*'] when of_symbol is null then l.symbols else array[of_symbol] end,
+      lower(l.covered), upper(l.covered)
+    from public.feed_live l
+    where not isempty(l.covered) and (l.symbols is null or of_symbol is null or of_symbol = any (l.symbols))) e
+  cross join lateral unnest(e.symbols) w (symbol)
+  where e.starts < told.ends and e.ends > told.starts
+  group by w.symbol;
+end;
+comment on function tickstock.told(text, timestamptz, timestamptz) is
+  'The minutes from starts up to ends that the live feed or another source has told in full: without a bar, the symbol did not trade. Of a symbol (null: of each), and of all symbols together (*).';
 
 create or replace function tickstock.count_minutes(minutes tstzmultirange) returns integer
 language sql immutable
@@ -64,26 +76,32 @@ declare
   until timestamptz;
 begin
   select min(p.starts), max(p.ends) into since, until from tickstock.passed_sessions(from_day, to_day) p;
-  -- Planned with these times at hand, so that only their chunks are looked at.
+  -- Planned with these times at hand, so that only their chunks are looked at. All symbols together: by itself
+  -- each would be asked for in every session.
   return query execute $q$
-    with counted as materialized (
-      select b.symbol, (b.ts at time zone 'America/New_York')::date as day, b.session, count(*)::integer as present, count(r.ts)::integer as corrected
+    with told as materialized (
+      select t.symbol, t.minutes from tickstock.told($1, $4, $5) t
+    ), counted as materialized (
+      select b.symbol, (b.ts at time zone 'America/New_York')::date as day, b.session, count(*)::integer as present, count(r.ts)::integer as corrected,
+        count(*) filter (where b.ts <@ t.minutes or b.ts <@ a.minutes)::integer as told
       from public.ohlcv_1min b
+      left join told t on t.symbol = b.symbol
+      left join told a on a.symbol = '*'
       left join (select distinct o.symbol, o.ts from public.ohlcv_revisions o
                  where o.ts >= $4 and o.ts < $5 and ($1 is null or o.symbol = $1)) r on r.symbol = b.symbol and r.ts = b.ts
       where b.ts >= $4 and b.ts < $5 and ($1 is null or b.symbol = $1)
       group by 1, 2, 3
     ), symbols as (
-      select s.symbol, exists (select from public.feed_stretches)
-        or exists (select from public.backfills e where e.symbol in (s.symbol, '*') and e.starts < $5 and e.ends > $4) as has_told
-      from (select $1 as symbol where $1 is not null union select c.symbol from counted c) s
+      select $1 as symbol where $1 is not null union select c.symbol from counted c
     )
     select s.symbol, p.day, p.session, (extract(epoch from p.ends - p.starts) / 60)::integer, coalesce(c.present, 0), coalesce(c.corrected, 0),
-      case when s.has_told then tickstock.count_minutes(tickstock.minutes_told(s.symbol, p.starts, p.ends)
-                                                         - tickstock.minutes_with_bars(s.symbol, p.starts, p.ends)) else 0 end
+      tickstock.count_minutes((coalesce(t.minutes, '{}') + coalesce(a.minutes, '{}')) * tstzmultirange(tstzrange(p.starts, p.ends)))
+        - coalesce(c.told, 0)
     from symbols s
     cross join tickstock.passed_sessions($2, $3) p
     left join counted c on c.symbol = s.symbol and c.day = p.day and c.session = p.session
+    left join told t on t.symbol = s.symbol
+    left join told a on a.symbol = '*'
     order by s.symbol, p.starts $q$
   using of_symbol, from_day, to_day, since, until;
 end $$;
@@ -107,8 +125,11 @@ begin atomic
   from tickstock.passed_sessions(missing_minutes.from_day, missing_minutes.to_day) p
   cross join lateral unnest(tstzmultirange(tstzrange(p.starts, p.ends))
                             - tickstock.minutes_with_bars(missing_minutes.symbol, p.starts, p.ends)
-                            - tickstock.minutes_told(missing_minutes.symbol, p.starts, p.ends)) r
+                            - (select coalesce(range_agg(t.minutes), '{}') from tickstock.told(missing_minutes.symbol, p.starts, p.ends) t)) r
   order by lower(r);
 end;
 comment on function missing_minutes(text, date, date) is
   'The minutes that coverage() calls missing, as stretches from starts up to, not including, ends (UTC). Days as in coverage(). Example: select * from missing_minutes(''AAPL'', ''2025-11-24'', ''2025-11-28'').';
+
+-- Before 0.2 was released: of one symbol. Here, since nothing uses it any more.
+drop function if exists tickstock.minutes_told(text, timestamptz, timestamptz);

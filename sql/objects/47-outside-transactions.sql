@@ -30,6 +30,8 @@ begin
       using errcode = 'active_sql_transaction',
         hint = 'In psql: without begin, or after commit. psycopg: connect with autocommit=True. Functions and do blocks in a transaction can''t call it.';
   end if;
+  -- By which the transactions that it begins are, after each commit.
+  perform tickstock.refuse_isolation(caller || '()', 'default_transaction_isolation');
 end $$;
 comment on procedure tickstock.refuse_transaction_block(text) is
-  'Raises an error if the procedure of this name, which calls this one, has been called within a transaction block or a function, where it could not commit.';
+  'Raises an error if the procedure of this name, which calls this one, has been called within a transaction block or a function, where it could not commit, or if its transactions would not see what others commit.';

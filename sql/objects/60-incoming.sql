@@ -20,7 +20,8 @@ return case
   when not volume < 'Infinity' then 'the volume is not a finite number'
   when volume < 0 then format('volume %s is negative', volume)
   when not vwap < 'Infinity' or vwap < 0 then format('vwap %s is not a price', vwap)
-  when trades < 0 then format('%s trades', trades)
+  -- More than these could not be added up in a candle.
+  when trades < 0 or trades >= 100000000000 then format('%s trades', trades)
 end;
 comment on function bar_defect(text, timestamptz, numeric, numeric, numeric, numeric, numeric, numeric, bigint) is
   'What makes this bar impossible, in words; null for a possible bar.';

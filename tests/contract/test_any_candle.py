@@ -107,7 +107,9 @@ class Width:
         if self.regular:
             return min(start + self.number * MINUTE, schedule()[day][1])
         if self.number > 60 and self.number % 60 == 0:
-            hour = local.hour + self.number // 60
+            hours = self.number // 60
+            # One that would begin at two o'clock may begin at three: there is no two.
+            hour = local.hour - local.hour % hours + hours
             return midnight if hour == 24 else new_york(day, time(hour))
         return min(start + self.number * MINUTE, midnight)
 
@@ -394,6 +396,40 @@ def test_a_part_of_a_filled_series_is_what_it_is_in_the_whole(
         assert part == every[first:last] != []
 
 
+def test_a_candle_that_begins_where_the_clocks_are_put_forward_ends_in_time(
+    conn: Connection[TupleRow],
+) -> None:
+    sunday = date(2025, 3, 9)
+    conn.execute(WRITE, ("A", new_york(sunday, time(1)), 121, 1, 500, 3, True))
+    got = conn.execute("select ts, bars, complete from candles('A', '2 hours')").fetchall()
+    # From one o'clock to four there are two hours.
+    assert got == [
+        (new_york(sunday, time(0)), 60, True),
+        (new_york(sunday, time(3)), 60, True),
+        (new_york(sunday, time(4)), 1, False),
+    ]
+    check(conn, "A", Ask("2 hours"))
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_no_candle_is_made_of_the_bars_that_a_drop_has_left_of_it(
+    conn: Connection[TupleRow], fill: bool
+) -> None:
+    for day in (date(2025, 11, 12), date(2025, 11, 26)):
+        conn.execute(WRITE, ("A", new_york(day, time(9, 45)), 600, 1, 500, 3, True))
+    ask = "select ts, bars, close, volume from candles('A', %s, fill => %s)"
+    timeframes = ("8 minutes", "18 minutes", "10 minutes", "90 minutes", "2 hours")
+    before = {each: conn.execute(ask, (each, fill)).fetchall() for each in timeframes}
+    # In winter a week of bars begins at seven in the evening, when shares still trade.
+    conn.execute("call drop_bars('2025-11-13')")
+    since = fetch_value(conn, "select tickstock.bars_since()")
+    for timeframe, candles in before.items():
+        of_minutes = timeframe in ("8 minutes", "18 minutes")
+        wanted = [c for c in candles if not of_minutes or c[0] >= since]
+        assert conn.execute(ask, (timeframe, fill)).fetchall() == wanted != []
+        assert (wanted[0][0] > since) == of_minutes, "one was cut in two"
+
+
 def test_all_time_is_no_time_too_long(conn: Connection[TupleRow]) -> None:
     conn.execute(WRITE, ("A", new_york(date(2025, 11, 26), time(9, 45)), 500, 7, 500, 3, True))
     ever = ("-infinity", "infinity")
@@ -434,8 +470,11 @@ def test_more_than_there_are_is_all(conn: Connection[TupleRow]) -> None:
         ("99999999999 days", "all", "99999999999 days"),
         ("infinity", "all", "infinity"),
         ("101 years", "all", "101 years"),
-        # PostgreSQL would take it for a minute.
+        # PostgreSQL would take these for a minute, or four.
         ("1M", "all", "1M"),
+        ("1 M ", "all", "1 M "),
+        ("60", "all", "'60'"),
+        ("240.0", "regular", "'240.0'"),
         ("'; drop table events; --", "all", "drop table events"),
         (None, "all", "NULL"),
         ("5min", "evening", "evening"),

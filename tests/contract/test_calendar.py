@@ -4,6 +4,7 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, time
 from typing import NamedTuple, TypeAlias
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,6 +160,35 @@ def test_sessions_follow_whatever_day_is_corrected(
             (moments,),
         ).fetchall()
     assert [(ts, session) for ts, session, _ in told] == [(ts, wanted) for ts, _, wanted in told]
+
+
+@pytest.mark.parametrize(
+    ("day", "opens", "closes"),
+    [
+        ("2025-11-29", "2025-11-29 09:35", "2025-11-29 16:00"),
+        ("2025-11-29", "2025-11-29 09:30", "2025-11-29 15:59"),
+        ("2025-11-29", "2025-11-29 16:00", "2025-11-29 09:30"),
+        ("2025-11-29", "2025-11-28 09:30", "2025-11-28 16:00"),
+        ("2025-11-29", "2025-11-29 09:30", "2025-11-30 00:00"),
+    ],
+)
+def test_sessions_that_can_t_be_are_refused_in_words(
+    conn: Connection[TupleRow], day: str, opens: str, closes: str
+) -> None:
+    hours = (f"{opens} America/New_York", f"{closes} America/New_York")
+    for statement, values in (
+        ("insert into trading_days values (%s, %s, %s)", (day, *hours)),
+        (
+            "update trading_days set day = %s, opens_at = %s, closes_at = %s where day = '2025-11-28'",
+            (day, *hours),
+        ),
+    ):
+        with pytest.raises(psycopg.errors.CheckViolation) as refused:
+            conn.execute(statement.encode(), values)
+        said = refused.value.diag
+        wanted = f"a regular session of {day} from {opens}:00 to {closes}:00 in New York?"
+        assert (said.message_primary or "").startswith(wanted)
+        assert "at time zone 'America/New_York'" in (said.message_hint or "")
 
 
 # Before the opening, at its edges, around the closes of half days, at the close and in the evening.

@@ -62,6 +62,32 @@ def test_a_bar_of_no_symbol_or_no_time_is_refused(
     assert conn.execute("select from ohlcv_1min").fetchall() == []
 
 
+def test_no_count_of_trades_is_too_large_to_be_added_up(conn: Connection[TupleRow]) -> None:
+    """In some files the largest integer stands for an unknown number."""
+    starts = datetime(2025, 11, 24, 15, 0, tzinfo=UTC)
+    most = 10**11 - 1
+    bars = [
+        Bar("A", starts + n * timedelta(minutes=1), 1, 1, 1, 1, 1, None, trades)
+        for n, trades in enumerate([most, 2**63 - 1, most, most + 1])
+    ]
+    counts = Counts(received=4, inserted=2, refused=2)
+    assert write_bars(conn, bars, source="test").counts == counts
+    reasons = conn.execute("select reason from refused_bars order by id").fetchall()
+    assert reasons == [(f"{2**63 - 1} trades",), (f"{most + 1} trades",)]
+    with pytest.raises(psycopg.errors.CheckViolation, match="trades_add_up"):
+        conn.execute("update ohlcv_1min set trades = %s", (most + 1,))
+    write_bars(conn, [Bar("B", starts + timedelta(hours=1), 1, 1, 1, 1, 1)], source="test")
+    refresh(conn)
+    assert differences(read_snapshot(conn)) == []
+    assert (
+        conn.execute(
+            "select trades from candles('A', '100 years')"
+            " union all select trades from ohlcv_5min where symbol = 'A'"
+        ).fetchall()
+        == [(2 * most,)] * 2
+    )
+
+
 UPSERT = """
 insert into ohlcv_1min (symbol, ts, open, high, low, close, volume, vwap, trades)
 select %s, %s::timestamptz + i * interval '1 minute', p + i, p + i + 3, p * 0.5, p + 1, v + i * 0.5,

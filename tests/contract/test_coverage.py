@@ -67,15 +67,32 @@ class Market:
             conn.execute("delete from ohlcv_1min where symbol = %s and ts = any (%s)", asked)
             self.bars -= set(keys)
         else:
-            # Not on minutes: what counts are the minutes that begin in it.
-            first, last = change.starts - MINUTE / 2, keys[-1][1] + MINUTE / 3
-            conn.execute(
-                "insert into backfills (symbol, starts, ends, source) values (%s, %s, %s, 'REST')"
-                " on conflict do nothing",
-                (change.symbol, first, last),
-            )
-            steps = range((keys[-1][1] - change.starts) // MINUTE + 1)
-            self.empty |= {(change.symbol, change.starts + n * MINUTE) for n in steps}
+            last = keys[-1][1]
+            told = SYMBOLS if change.kind.endswith("all") else [change.symbol]
+            if change.kind.startswith("live"):
+                # It covers neither its first minutes nor its last ones.
+                conn.execute(
+                    "insert into feed_stretches (feed, channel, symbols, starts, latest, closed_at)"
+                    " values ('test', 'AM', %s, %s, %s, now())",
+                    (
+                        None if told is SYMBOLS else [change.symbol, "Q"],
+                        change.starts - 16 * MINUTE,
+                        last + 16 * MINUTE,
+                    ),
+                )
+            else:
+                # Not on minutes: what counts are the minutes that begin in it.
+                conn.execute(
+                    "insert into backfills (symbol, starts, ends, source) values (%s, %s, %s, 'REST')"
+                    " on conflict do nothing",
+                    (
+                        "*" if told is SYMBOLS else change.symbol,
+                        change.starts - MINUTE / 2,
+                        last + MINUTE / 3,
+                    ),
+                )
+            steps = range((last - change.starts) // MINUTE + 1)
+            self.empty |= {(symbol, change.starts + n * MINUTE) for symbol in told for n in steps}
 
     def sessions(self, days: list[date]) -> Iterator[tuple[date, str, list[datetime]]]:
         """Each session with its minutes up to the feed's clock."""
@@ -115,7 +132,7 @@ class Market:
 
 changes = st.builds(
     Change,
-    st.sampled_from(["write", "write", "write", "correct", "delete", "empty"]),
+    st.sampled_from(["write"] * 4 + ["correct", "delete", "told", "told all", "live", "live all"]),
     st.sampled_from(SYMBOLS),
     st.builds(new_york, st.sampled_from(DAYS), st.sampled_from(TIMES)),
     st.integers(1, 60),
@@ -129,6 +146,7 @@ def test_counts_equal_the_oracle(
     conn: Connection[TupleRow], writing: list[Change], bounds: tuple[date, date]
 ) -> None:
     conn.execute("truncate ohlcv_1min, ohlcv_revisions, backfills")
+    conn.execute("delete from feed_stretches")
     market = Market()
     for change in writing:
         market.take(conn, change)
@@ -179,3 +197,10 @@ def test_days_the_wrong_way_round_are_told(conn: Connection[TupleRow]) -> None:
             conn.execute(f"select * from {function}('A', '2025-11-28', '2025-11-24')")
         assert "from 2025-11-28 to 2025-11-24" in str(caught.value)
         assert "the earlier one first" in str(caught.value)
+
+
+def test_minutes_are_missing_of_a_symbol(conn: Connection[TupleRow]) -> None:
+    Market().take(conn, Change("write", "A", new_york(date(2025, 11, 28), time(9, 31)), 60, 7))
+    for days in ("", ", '2025-11-28'"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="of which symbol"):
+            conn.execute(f"select * from missing_minutes(null{days})".encode())

@@ -150,6 +150,26 @@ def test_other_widths_read_no_more(history: Connection[TupleRow]) -> None:
             check(found, 8000, 5)
 
 
+def test_the_coverage_of_all_symbols_reads_no_more_for_each(
+    history: Connection[TupleRow],
+) -> None:
+    with history.transaction(force_rollback=True):
+        history.execute(
+            "insert into feed_stretches (feed, channel, starts, latest, closed_at)"
+            " select 'test', 'AM', opens_at - interval '1 hour', closes_at, closes_at"
+            " from trading_days where day between '2025-06-02' and '2025-12-30'"
+        )
+        history.execute(
+            "insert into backfills (symbol, starts, ends, source)"
+            " select 'S' || symbol, '2025-06-09 08:00+00', '2025-06-09 13:00+00', 'test'"
+            " from generate_series(1, 1000) symbol"
+        )
+        found = read(history, "select * from coverage(null, '2025-06-09', '2025-06-13')")
+        assert found.returned == SYMBOLS * 5 * 3
+        # 1,800 bars, found by an index; a thousand backfills, and 147 stretches.
+        check(found, 8000, 3)
+
+
 def test_without_its_index_a_query_fails_these_tests(history: Connection[TupleRow]) -> None:
     query = "select * from candles('S7', '1min', last => 10)"
     check(read(history, query), 200, 2)

@@ -27,10 +27,12 @@ VANISHED = {
 quarter of an hour to two hours. A server that is slow acknowledges, and is waited for."""
 SETTINGS = """
 select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
-  set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false)
+  set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false),
+  set_config('default_transaction_isolation', 'read committed', false)
 """
 """By a statement: poolers such as pgbouncer refuse what comes as startup options. psycopg reads times and
-intervals in these styles alone, and a database or role may have been given others."""
+intervals in these styles alone, and a database or role may have been given others. And a transaction that
+keeps its first snapshot would not see what those have written for which it waits."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
