@@ -44,8 +44,8 @@ return (
   from (select interval '59.999999 seconds' as almost, timestamptz '2000-01-03 00:00+00' as origin) round_up, (
     select b.starts, b.ends from public.backfills b where b.settled and b.symbol in (of_symbol, '*')
     union all
-    select lower(l.covered), upper(l.covered) from public.feed_live l
-    where not isempty(l.covered) and (l.symbols is null or of_symbol = any (l.symbols))) e
+    select lower(c.stretch), upper(c.stretch)
+    from tickstock.live_runs(of_symbol) r cross join lateral unnest(r.covered) c (stretch)) e
   where e.starts < minutes_told.ends and e.ends > minutes_told.starts);
 comment on function tickstock.minutes_told(text, timestamptz, timestamptz) is
   'The minutes from starts up to ends that the live feed or another source has told in full: without a bar, the symbol did not trade.';

@@ -27,6 +27,11 @@ STORED = "select count(*) from ohlcv_1min"
 LATEST = "select max(ts) >= %s from ohlcv_1min"
 OWED = "select count(*) from tickstock.owed(%s)"
 MIDNIGHT = OPENING + timedelta(hours=14.5)
+MINUTE = timedelta(minutes=1)
+START = OPENING + 16 * MINUTE
+"""From here on the first stretch has covered."""
+EMPTY = "select confirmed_empty from coverage('A') where session = 'regular'"
+OWED_BEYOND = "select starts, ends from feed_gaps where symbol = %s and ends > %s"
 
 
 def settings_for(url: str, simulator: Simulator) -> dict[str, str]:
@@ -251,4 +256,38 @@ def test_a_minute_is_complete_when_the_feed_s_clock_has_passed_it(
     assert rows == [
         (datetime(2025, 11, 24, 14, 30, tzinfo=UTC), 2),
         (datetime(2025, 11, 24, 14, 31, tzinfo=UTC), 2),
+    ]
+
+
+def test_who_stays_subscribed_misses_nothing_when_other_symbols_change(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    file = tmp_path / "symbols"
+    lists = (["A", "B"], ["A", "C"], ["A", "C", "D"])
+    file.write_text("\n".join(lists[0]))
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        hand_fed() as feed,
+        running(
+            "ingest", "--symbols-file", str(file), "--feed-url", feed.url, **settings
+        ) as ingest,
+    ):
+        # No stretch is long enough to have covered anything by itself.
+        for number, symbols in enumerate(lists):
+            file.write_text("\n".join(symbols))
+            until(url, "select array_agg(symbols) from feed_live where alive", [symbols])
+            assert number == 0 or not conn.execute(OWED_BEYOND, ("A", START)).fetchall()
+            minutes = range(20 * number, 20 * (number + 1))
+            feed.send(*[event for symbol in symbols for event in bars(symbol, minutes)])
+            until(url, "select max(ts) from ohlcv_1min", OPENING + minutes[-1] * MINUTE)
+        assert not conn.execute(OWED_BEYOND, ("A", START)).fetchall()
+        # C and D were subscribed later, and B no more: of these something may be missing.
+        assert {"B", "C", "D"} <= {row[0] for row in conn.execute("select symbol from feed_gaps")}
+        assert fetch_value(conn, EMPTY) == 0
+        conn.execute("delete from ohlcv_1min where symbol = 'A' and ts = %s", (START + 5 * MINUTE,))
+        assert fetch_value(conn, EMPTY) == 1
+        assert ingest.stop() == 0
+    complete = conn.execute("select ts, bars from minutes_complete order by ts").fetchall()
+    assert complete == [
+        (OPENING + minute * MINUTE, len(lists[minute // 20])) for minute in range(59)
     ]

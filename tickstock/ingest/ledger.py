@@ -43,22 +43,31 @@ class Stretch:
     """A subscription without a break, in the table `feed_stretches`."""
 
     def __init__(
-        self, conn: Connection[TupleRow], feed: str, channel: str, symbols: Sequence[str] | None
+        self,
+        conn: Connection[TupleRow],
+        feed: str,
+        channel: str,
+        symbols: Sequence[str] | None,
+        *,
+        before: "Stretch | None" = None,
     ) -> None:
-        self._seen: _Minutes = defaultdict(set)
-        self._latest: datetime | None = None
+        """`before`: this one goes on from it, on the same connection; only the symbols were changed."""
+        # Minutes go on, too: what the other one has seen of the latest is complete with the next one.
+        self._seen: _Minutes = defaultdict(set, before._seen) if before else defaultdict(set)
+        self._latest: datetime | None = before._latest if before else None
         # A bar of an earlier minute is a late one; it does not tell where the stretch begins.
         self._since: datetime | None = fetch_value(
             conn, "select max(latest) from public.feed_stretches where feed = %s", feed
         )
-        self.id: int = fetch_value(
-            conn,
-            "select tickstock.open_stretch(%s, %s, %s)",
-            feed,
-            channel,
-            None if symbols is None else list(symbols),
-        )
-        self.hold(conn)
+        names = None if symbols is None else list(symbols)
+        with conn.transaction():  # nobody is to see it before it is alive
+            followed = before and fetch_value(
+                conn, "select tickstock.change_stretch(%s, %s)", before.id, names
+            )
+            self.id: int = followed or fetch_value(
+                conn, "select tickstock.open_stretch(%s, %s, %s)", feed, channel, names
+            )
+            self.hold(conn)
 
     def hold(self, conn: Connection[TupleRow]) -> None:
         """This connection writes it: as long as it lasts, the stretch is alive."""

@@ -70,6 +70,13 @@ class Store:
             lambda conn: Stretch(conn, feed, channel, symbols), "the feed's ledger"
         )
 
+    def change_stretch(self, feed: str, channel: str, symbols: Sequence[str] | None) -> None:
+        """The symbols of the subscription were changed; the connection goes on."""
+        before = self._stretch
+        self._stretch = self._persist(
+            lambda conn: Stretch(conn, feed, channel, symbols, before=before), "the feed's ledger"
+        )
+
     def close_stretch(self, reason: str, *, intended: bool) -> None:
         """The subscription has ended, if there is one; `intended`: by the operator's wish."""
         stretch, self._stretch = self._stretch, None
