@@ -10,6 +10,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
 from tickstock.embedded.redis import embedded_redis
 from tickstock.feed.flatfiles import HEADER
@@ -18,14 +19,19 @@ from tickstock.simulator import Faults, Simulator
 from .channel import Channel
 from .hand_fed import OPENING, bars, hand_fed
 from .hardship import market
-from .program import DEADLINE, KEY, eventually, run, running, until
+from .program import DEADLINE, KEY, eventually, run, run_with_input, running, until
 from .test_chaos import bars_in
+from .test_load import flat_file
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
 STORED = "select count(*) from ohlcv_1min"
 LATEST = "select max(ts) >= %s from ohlcv_1min"
 OWED = "select count(*) from tickstock.owed(%s)"
+WAITS_FOR_A_LOCK = (
+    "select count(*) from pg_stat_activity where datname = current_database()"
+    " and application_name = 'tickstock backfill' and wait_event_type = 'Lock'"
+)
 MIDNIGHT = OPENING + timedelta(hours=14.5)
 MINUTE = timedelta(minutes=1)
 START = OPENING + 16 * MINUTE
@@ -291,3 +297,31 @@ def test_who_stays_subscribed_misses_nothing_when_other_symbols_change(
     assert complete == [
         (OPENING + minute * MINUTE, len(lists[minute // 20])) for minute in range(59)
     ]
+
+
+def test_a_day_s_file_from_standard_input(url: str, conn: Connection[TupleRow]) -> None:
+    bar = Bar("A", OPENING, 2, 3, 1, 2, 100, None, 5)
+    done = run_with_input(flat_file([bar]), "backfill", "--file", "-", TICKSTOCK_DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2025-11-24, all symbols: 1 bar = 1 new")
+    rows = conn.execute("select symbol, starts, ends, source, settled from backfills").fetchall()
+    assert rows == [("*", MIDNIGHT - timedelta(days=1), MIDNIGHT, "stdin", True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_filling_from_files(
+    url: str, conn: Connection[TupleRow], tmp_path: Path, number: signal.Signals
+) -> None:
+    files = [tmp_path / name for name in ("first.csv", "second.csv")]
+    for file, symbol in zip(files, ("A", "B"), strict=True):
+        file.write_bytes(flat_file([Bar(symbol, OPENING, 2, 3, 1, 2, 100, None, 5)]))
+    arguments = [argument for file in files for argument in ("--file", str(file))]
+    with running("backfill", *arguments, TICKSTOCK_DATABASE_URL=url) as backfill:
+        with conn.transaction():
+            conn.execute("lock table ohlcv_1min in exclusive mode")
+            until(url, WAITS_FOR_A_LOCK, 1)
+            backfill.send(number)
+        assert backfill.wait() == 1
+        assert f"stopped before the end of {files[0]}" in backfill.errors[-1]
+    assert fetch_value(conn, STORED) == 0
+    assert fetch_value(conn, "select count(*) from backfills") == 0
