@@ -46,7 +46,9 @@ return (
     union all
     select lower(c.stretch), upper(c.stretch)
     from tickstock.live_runs(of_symbol) r cross join lateral unnest(r.covered) c (stretch)) e
-  where e.starts < minutes_told.ends and e.ends > minutes_told.starts);
+  where e.starts < minutes_told.ends and e.ends > minutes_told.starts)
+  -- What came for these was no bar, or too late for one.
+  - (select coalesce(range_agg(tstzrange(d.ts, d.ts + interval '1 minute')), '{}') from tickstock.doubts d where d.symbol = of_symbol);
 comment on function tickstock.minutes_told(text, timestamptz, timestamptz) is
   'The minutes from starts up to ends that the live feed or another source has told in full: without a bar, the symbol did not trade.';
 

@@ -17,7 +17,7 @@ from tickstock.feed.flatfiles import HEADER
 from tickstock.simulator import Faults, Simulator
 
 from .channel import Channel
-from .hand_fed import OPENING, bars, hand_fed
+from .hand_fed import OPENING, Event, bar, bars, hand_fed
 from .hardship import market
 from .program import DEADLINE, KEY, eventually, run, run_with_input, running, until
 from .test_chaos import bars_in
@@ -325,3 +325,29 @@ def test_a_signal_ends_the_filling_from_files(
         assert f"stopped before the end of {files[0]}" in backfill.errors[-1]
     assert fetch_value(conn, STORED) == 0
     assert fetch_value(conn, "select count(*) from backfills") == 0
+
+
+@pytest.mark.parametrize("channel", ["AM", "A"])
+def test_what_came_and_was_no_bar_is_owed(
+    url: str, conn: Connection[TupleRow], channel: str
+) -> None:
+    """Not "confirmed empty": somebody traded in these minutes, and REST may tell it properly."""
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    arguments = ("ingest", "--symbols", "*", "--channel", channel)
+    events = [bar("A", minute) if channel == "AM" else second("A", minute) for minute in range(60)]
+    events[30]["v"] = "many"
+    events[31] |= {"h": 1, "l": 2} if channel == "AM" else {"o": None}
+    nonsense = [{**events[32], "s": start, "v": None} for start in (-60_000, 0, 4_000_000_020_000)]
+    with hand_fed() as feed, running(*arguments, "--feed-url", feed.url, **settings) as ingest:
+        feed.send(*events[:40], *nonsense)
+        feed.send(*events[40:])
+        until(url, "select max(ts) >= %s from ohlcv_1min", True, OPENING + 57 * MINUTE)
+        gaps = conn.execute(OWED_BEYOND, ("A", START)).fetchall()
+        assert ingest.stop() == 0
+    assert gaps == [(OPENING + 30 * MINUTE, OPENING + 32 * MINUTE)]
+    assert fetch_value(conn, EMPTY) == 0
+
+
+def second(symbol: str, minute: int) -> Event:
+    event = bar(symbol, minute)
+    return {**event, "ev": "A", "e": event["s"] + 1_000}
