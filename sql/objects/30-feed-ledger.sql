@@ -67,13 +67,13 @@ language sql
 begin atomic
   -- A minute that has not begun was not covered: a bar with a wrong time must not hide what is missed until then.
   update public.feed_stretches s
-  set starts = coalesce(s.starts, case when first > clock_timestamp() then date_trunc('minute', clock_timestamp()) else first end),
+  set starts = greatest(s.starts, case when first > clock_timestamp() then date_trunc('minute', clock_timestamp()) else first end),
     latest = greatest(s.latest, least(extend_stretch.latest, date_trunc('minute', clock_timestamp()))), bars = s.bars + extend_stretch.bars,
     frames_waiting = extend_stretch.frames_waiting, spilled_bytes = extend_stretch.spilled_bytes, stored_after = extend_stretch.stored_after
   where s.id = extend_stretch.id;
 end;
 comment on function tickstock.extend_stretch(bigint, timestamptz, timestamptz, bigint, integer, bigint, interval) is
-  'Bars have come by a stretch: the start of the first one, of the latest one, and their number; and what waits behind them.';
+  'Bars have come by a stretch: where it begins (null: as was told before; later: the first one has turned out to be a late one), the start of the latest one, and their number; and what waits behind them.';
 
 create or replace function tickstock.close_stretch(id bigint, reason text, intended boolean) returns void
 language sql

@@ -351,3 +351,26 @@ def test_what_came_and_was_no_bar_is_owed(
 def second(symbol: str, minute: int) -> Event:
     event = bar(symbol, minute)
     return {**event, "ev": "A", "e": event["s"] + 1_000}
+
+
+def test_a_stretch_does_not_begin_with_a_bar_that_is_hours_late(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """After an outage, the first to come is the correction of a minute in the midst of it."""
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        with conn.transaction():
+            before = "select tickstock.open_stretch(%s, 'AM', null)"
+            stretch = fetch_value(conn, before, feed.url)
+            reach = (OPENING, OPENING + 40 * MINUTE)
+            conn.execute("select tickstock.extend_stretch(%s, %s, %s, 41)", (stretch, *reach))
+            conn.execute("select tickstock.close_stretch(%s, 'lost', false)", (stretch,))
+        with running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest:
+            feed.send(bar("A", 100))
+            until(url, STORED, 1)
+            feed.send(bar("A", 90), bar("A", 110), *bars("A", range(200, 240)))
+            until(url, STORED, 43)
+            gaps = conn.execute("select starts, ends from feed_gaps order by starts").fetchall()
+            assert ingest.stop() == 0
+    reached = [(0, 16), (25, 216)]
+    assert gaps == [tuple(OPENING + minute * MINUTE for minute in gap) for gap in reached]
