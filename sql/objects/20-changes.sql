@@ -35,6 +35,8 @@ begin
       o.open, o.high, o.low, o.close, o.volume, o.vwap, o.trades
     from old_bars o join new_bars n using (symbol, ts)
     where (o.open, o.high, o.low, o.close, o.volume) is distinct from (n.open, n.high, n.low, n.close, n.volume)
+      -- What another source only adds is no correction.
+      or (o.vwap is not null and o.vwap is distinct from n.vwap) or (o.trades is not null and o.trades is distinct from n.trades)
     order by o.symbol, o.ts;
     -- A bar that moved (symbol or ts changed) leaves one half hour and enters another.
     insert into tickstock.dirty (symbol, granule, since)

@@ -13,12 +13,19 @@ create or replace function tickstock.stretch_lock() returns integer
 language sql immutable parallel safe return 815201;
 comment on function tickstock.stretch_lock() is 'First key of the advisory lock that the writer of a stretch holds; the second is the id of the stretch.';
 
+create or replace function tickstock.covered(starts timestamptz, latest timestamptz, alive boolean) returns tstzrange
+language sql immutable parallel safe
+return case
+  when starts + tickstock.late() + interval '1 minute' < latest - case when alive then interval '0' else tickstock.late() end
+    then tstzrange(starts + tickstock.late() + interval '1 minute', latest - case when alive then interval '0' else tickstock.late() end)
+  else 'empty' end;
+comment on function tickstock.covered(timestamptz, timestamptz, boolean) is
+  'The minutes that a stretch has covered for certain, which has bars of minutes from starts to latest; alive: it goes on.';
+
 create or replace view feed_live as
 select s.id, s.feed, s.channel, s.symbols, s.starts, s.latest, s.bars, s.opened_at, s.closed_at, s.reason, s.intended,
   a.alive,
-  case when s.starts + tickstock.late() + interval '1 minute' < s.latest - case when a.alive then interval '0' else tickstock.late() end
-    then tstzrange(s.starts + tickstock.late() + interval '1 minute', s.latest - case when a.alive then interval '0' else tickstock.late() end)
-    else 'empty' end as covered,
+  tickstock.covered(s.starts, s.latest, a.alive) as covered,
   s.frames_waiting, s.spilled_bytes, s.stored_after
 from feed_stretches s
 cross join lateral (
@@ -32,7 +39,7 @@ comment on view feed_live is
 
 call tickstock.copy_comments('feed_stretches', 'feed_live');
 comment on column feed_live.alive is 'Whether a session is still writing this stretch.';
-comment on column feed_live.covered is 'The minutes of which all bars, and all their corrections, have come.';
+comment on column feed_live.covered is 'The minutes of which all bars, and all their corrections, have come; of symbols that were kept when the symbols were changed, those in between too.';
 
 create or replace function tickstock.open_stretch(feed text, channel text, symbols text[]) returns bigint
 language sql
@@ -60,13 +67,13 @@ language sql
 begin atomic
   -- A minute that has not begun was not covered: a bar with a wrong time must not hide what is missed until then.
   update public.feed_stretches s
-  set starts = coalesce(s.starts, case when first > clock_timestamp() then date_trunc('minute', clock_timestamp()) else first end),
+  set starts = greatest(s.starts, case when first > clock_timestamp() then date_trunc('minute', clock_timestamp()) else first end),
     latest = greatest(s.latest, least(extend_stretch.latest, date_trunc('minute', clock_timestamp()))), bars = s.bars + extend_stretch.bars,
     frames_waiting = extend_stretch.frames_waiting, spilled_bytes = extend_stretch.spilled_bytes, stored_after = extend_stretch.stored_after
   where s.id = extend_stretch.id;
 end;
 comment on function tickstock.extend_stretch(bigint, timestamptz, timestamptz, bigint, integer, bigint, interval) is
-  'Bars have come by a stretch: the start of the first one, of the latest one, and their number; and what waits behind them.';
+  'Bars have come by a stretch: where it begins (null: as was told before; later: the first one has turned out to be a late one), the start of the latest one, and their number; and what waits behind them.';
 
 create or replace function tickstock.close_stretch(id bigint, reason text, intended boolean) returns void
 language sql
@@ -77,6 +84,62 @@ begin atomic
 end;
 comment on function tickstock.close_stretch(bigint, text, boolean) is 'A stretch has ended; intended: by the operator''s wish.';
 
+create or replace function tickstock.change_stretch(id bigint, symbols text[]) returns bigint
+language sql
+begin atomic
+  with ended as (
+    update public.feed_stretches s
+    set closed_at = clock_timestamp(), reason = 'the symbols were changed', intended = true
+    where s.id = change_stretch.id and s.closed_at is null
+    returning s.feed, s.channel, s.closed_at
+  )
+  -- Opened at the very moment the other is closed: that says which one it goes on from.
+  insert into public.feed_stretches (feed, channel, symbols, opened_at)
+  select e.feed, e.channel, change_stretch.symbols, e.closed_at from ended e
+  returning id;
+end;
+comment on function tickstock.change_stretch(bigint, text[]) is
+  'The symbols of a subscription were changed, and the connection goes on: the stretch that follows, or null if this one has ended. Of symbols in both, nothing is missing in between.';
+
+create or replace function tickstock.live_runs(of_symbol text default null)
+returns table (symbol text, id bigint, starts timestamptz, latest timestamptz, covered tstzmultirange,
+               alive boolean, newest timestamptz, intended boolean, closed_at timestamptz)
+language sql stable
+begin atomic
+  with stretch as materialized (
+    select l.id, l.starts, l.latest, l.covered, l.alive, l.intended, l.closed_at, follows.id as follows,
+      case when of_symbol is null or l.symbols is null then coalesce(l.symbols, array['*']) else array[of_symbol] end as symbols,
+      follows.id is not null or exists (
+        select from public.feed_stretches n where l.intended and n.feed = l.feed and n.opened_at = l.closed_at and n.id > l.id) as joined
+    from public.feed_live l
+    left join public.feed_stretches follows
+      on follows.intended and follows.feed = l.feed and follows.closed_at = l.opened_at and follows.id < l.id
+    where of_symbol is null or l.symbols is null or of_symbol = any (l.symbols)
+  ), alone as (
+    -- One list of thousands of symbols has hundreds of stretches in a year: counted once, not for each symbol.
+    select s.symbols, max(s.id) as id, min(s.starts) as starts, max(s.latest) as latest, range_agg(s.covered) as covered
+    from stretch s where not s.joined group by s.symbols
+  ), wish as (
+    select w.symbol, s.id, s.starts, s.latest, s.alive, s.follows,
+      lag(s.id) over (partition by w.symbol order by s.id) as before
+    from stretch s cross join lateral unnest(s.symbols) w (symbol) where s.joined
+  ), numbered as (
+    select w.*, count(*) filter (where w.follows is distinct from w.before) over (partition by w.symbol order by w.id) as run
+    from wish w
+  ), run as (
+    select n.symbol, max(n.id) as id, min(n.starts) as starts, max(n.latest) as latest, bool_or(n.alive) as alive
+    from numbered n group by n.symbol, n.run
+  )
+  select w.symbol, a.id, a.starts, a.latest, a.covered, s.alive, s.latest, s.intended, s.closed_at
+  from alone a join stretch s on s.id = a.id cross join lateral unnest(a.symbols) w (symbol)
+  union all
+  select r.symbol, r.id, r.starts, r.latest, tstzmultirange(tickstock.covered(r.starts, r.latest, r.alive)),
+    r.alive, r.latest, s.intended, s.closed_at
+  from run r join stretch s on s.id = r.id;
+end;
+comment on function tickstock.live_runs(text) is
+  'Per symbol (* stands for all symbols) what its stretches have brought: each run that only changes of other symbols divide, and all that no change joins to another as one. id, alive, newest (its latest minute), intended, closed_at: of the newest one. of_symbol: only what concerns that symbol; null: all.';
+
 create or replace function tickstock.owed(until timestamptz)
 returns table (symbol text, starts timestamptz, ends timestamptz)
 language sql stable
@@ -86,20 +149,17 @@ begin atomic
     select max(least(s.ends, owed.until)) as until from public.sessions s
     where s.day between (owed.until at time zone 'America/New_York')::date - 10 and (owed.until at time zone 'America/New_York')::date
       and s.starts < owed.until
-  ), wish as materialized (
-    select w.symbol, l.id, l.starts, l.latest, l.covered, l.alive, l.intended, l.closed_at
-    from public.feed_live l cross join lateral unnest(coalesce(l.symbols, array['*'])) w (symbol)
   ), promise as (
     -- From the first bar that ever came for the symbol, to where its newest stretch has come; beyond
     -- that one, if it ended otherwise than it was meant to, or was to follow another one and brought nothing.
-    select w.symbol, min(w.starts) as starts,
-      (array_agg(case when w.alive and w.latest is not null then w.latest
-                      when w.intended and w.latest is not null then null
-                      else least((select until from time), case when w.intended then w.closed_at end) end order by w.id desc))[1] as ends,
-      max(w.latest) + interval '1 minute' as at_least,
-      (array_agg(w.alive and w.latest is not null order by w.id desc))[1] as goes_on,
-      range_agg(w.covered) as covered
-    from wish w group by w.symbol having min(w.starts) is not null
+    select r.symbol, min(r.starts) as starts,
+      (array_agg(case when r.alive and r.newest is not null then r.newest
+                      when r.intended and r.newest is not null then null
+                      else least((select until from time), case when r.intended then r.closed_at end) end order by r.id desc))[1] as ends,
+      max(r.latest) + interval '1 minute' as at_least,
+      (array_agg(r.alive and r.newest is not null order by r.id desc))[1] as goes_on,
+      range_agg(r.covered) as covered
+    from tickstock.live_runs() r group by r.symbol having min(r.starts) is not null
   ), told as (
     select b.symbol, range_agg(tstzrange(b.starts, b.ends)) as stretches
     from public.backfills b where b.settled group by b.symbol

@@ -44,23 +44,31 @@ create or replace function tickstock.told(of_symbol text, starts timestamptz, en
 returns table (symbol text, minutes tstzmultirange)
 language sql stable
 begin atomic
-  select w.symbol, range_agg(tstzrange(date_bin('1 minute', greatest(e.starts, told.starts) + almost, origin),
+  select e.symbol, range_agg(tstzrange(date_bin('1 minute', greatest(e.starts, told.starts) + almost, origin),
                                        date_bin('1 minute', least(e.ends, told.ends) + almost, origin)))
   -- Of a stretch that does not lie on minutes, those that begin in it.
   from (select interval '59.999999 seconds' as almost, timestamptz '2000-01-03 00:00+00' as origin) round_up, (
-    select array[b.symbol] as symbols, b.starts, b.ends from public.backfills b
+    select b.symbol, b.starts, b.ends from public.backfills b
     where b.settled and (of_symbol is null or b.symbol in (of_symbol, '*'))
     union all
-    select case when l.symbols is null then array['*'] when of_symbol is null then l.symbols else array[of_symbol] end,
-      lower(l.covered), upper(l.covered)
-    from public.feed_live l
-    where not isempty(l.covered) and (l.symbols is null or of_symbol is null or of_symbol = any (l.symbols))) e
-  cross join lateral unnest(e.symbols) w (symbol)
+    select r.symbol, lower(c.stretch), upper(c.stretch)
+    from tickstock.live_runs(of_symbol) r cross join lateral unnest(r.covered) c (stretch)) e
   where e.starts < told.ends and e.ends > told.starts
-  group by w.symbol;
+  group by e.symbol;
 end;
 comment on function tickstock.told(text, timestamptz, timestamptz) is
-  'The minutes from starts up to ends that the live feed or another source has told in full: without a bar, the symbol did not trade. Of a symbol (null: of each), and of all symbols together (*).';
+  'The minutes from starts up to ends that the live feed or another source has told in full: without a bar, the symbol did not trade, unless it is in doubt. Of a symbol (null: of each), and of all symbols together (*).';
+
+create or replace function tickstock.doubted(of_symbol text, starts timestamptz, ends timestamptz)
+returns table (symbol text, minutes tstzmultirange)
+language sql stable
+begin atomic
+  select d.symbol, range_agg(tstzrange(d.ts, d.ts + interval '1 minute')) from tickstock.doubts d
+  where (of_symbol is null or d.symbol = of_symbol) and d.ts >= doubted.starts and d.ts < doubted.ends
+  group by d.symbol;
+end;
+comment on function tickstock.doubted(text, timestamptz, timestamptz) is
+  'The minutes from starts up to ends for which something came that was no bar, or too late for one. Of a symbol (null: of each).';
 
 create or replace function tickstock.count_minutes(minutes tstzmultirange) returns integer
 language sql immutable
@@ -81,12 +89,15 @@ begin
   return query execute $q$
     with told as materialized (
       select t.symbol, t.minutes from tickstock.told($1, $4, $5) t
+    ), doubted as materialized (
+      select d.symbol, d.minutes from tickstock.doubted($1, $4, $5) d
     ), counted as materialized (
       select b.symbol, (b.ts at time zone 'America/New_York')::date as day, b.session, count(*)::integer as present, count(r.ts)::integer as corrected,
-        count(*) filter (where b.ts <@ t.minutes or b.ts <@ a.minutes)::integer as told
+        count(*) filter (where (b.ts <@ t.minutes or b.ts <@ a.minutes) and (b.ts <@ d.minutes) is not true)::integer as told
       from public.ohlcv_1min b
       left join told t on t.symbol = b.symbol
       left join told a on a.symbol = '*'
+      left join doubted d on d.symbol = b.symbol
       left join (select distinct o.symbol, o.ts from public.ohlcv_revisions o
                  where o.ts >= $4 and o.ts < $5 and ($1 is null or o.symbol = $1)) r on r.symbol = b.symbol and r.ts = b.ts
       where b.ts >= $4 and b.ts < $5 and ($1 is null or b.symbol = $1)
@@ -95,13 +106,15 @@ begin
       select $1 as symbol where $1 is not null union select c.symbol from counted c
     )
     select s.symbol, p.day, p.session, (extract(epoch from p.ends - p.starts) / 60)::integer, coalesce(c.present, 0), coalesce(c.corrected, 0),
-      tickstock.count_minutes((coalesce(t.minutes, '{}') + coalesce(a.minutes, '{}')) * tstzmultirange(tstzrange(p.starts, p.ends)))
+      tickstock.count_minutes((coalesce(t.minutes, '{}') + coalesce(a.minutes, '{}') - coalesce(d.minutes, '{}'))
+                              * tstzmultirange(tstzrange(p.starts, p.ends)))
         - coalesce(c.told, 0)
     from symbols s
     cross join tickstock.passed_sessions($2, $3) p
     left join counted c on c.symbol = s.symbol and c.day = p.day and c.session = p.session
     left join told t on t.symbol = s.symbol
     left join told a on a.symbol = '*'
+    left join doubted d on d.symbol = s.symbol
     order by s.symbol, p.starts $q$
   using of_symbol, from_day, to_day, since, until;
 end $$;
@@ -125,7 +138,8 @@ begin atomic
   from tickstock.passed_sessions(missing_minutes.from_day, missing_minutes.to_day) p
   cross join lateral unnest(tstzmultirange(tstzrange(p.starts, p.ends))
                             - tickstock.minutes_with_bars(missing_minutes.symbol, p.starts, p.ends)
-                            - (select coalesce(range_agg(t.minutes), '{}') from tickstock.told(missing_minutes.symbol, p.starts, p.ends) t)) r
+                            - ((select coalesce(range_agg(t.minutes), '{}') from tickstock.told(missing_minutes.symbol, p.starts, p.ends) t)
+                               - (select coalesce(range_agg(d.minutes), '{}') from tickstock.doubted(missing_minutes.symbol, p.starts, p.ends) d))) r
   order by lower(r);
 end;
 comment on function missing_minutes(text, date, date) is

@@ -45,8 +45,14 @@ create or replace function tickstock.doubt(symbols text[], minutes timestamptz[]
 language sql
 begin atomic
   insert into tickstock.doubts (symbol, ts)
-  select d.symbol, d.ts from unnest(symbols, minutes) d (symbol, ts) order by d.symbol, d.ts
+  select d.symbol, d.ts from unnest(symbols, minutes) d (symbol, ts)
+  -- A time that is wrong itself would be owed for ever.
+  where d.ts >= tickstock.bars_since()
+    and d.ts between public.feed_clock() - interval '10 days' and public.feed_clock() + tickstock.late()
+  order by d.symbol, d.ts
   on conflict do nothing;
 end;
 comment on function tickstock.doubt(text[], timestamptz[]) is
-  'Something came for these symbols and minutes too late to count: they are owed.';
+  'Something came for these symbols and minutes too late to count, or broken: they are owed, those within the last ten days.';
+comment on table tickstock.doubts is
+  'Minutes of which something came that was no bar, or too late to count for one made of seconds or trades. They are owed until another source has told them.';

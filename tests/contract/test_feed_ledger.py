@@ -22,7 +22,8 @@ class Stretch(NamedTuple):
     symbols: list[str] | None
     starts: int | None
     latest: int | None
-    end: Literal["lost", "intended", "killed"]
+    end: Literal["lost", "intended", "killed", "changed"]
+    """changed: the next one goes on from it, with other symbols; the last one was just stopped."""
 
     def covers(self, alive: bool) -> set[int]:
         if self.starts is None or self.latest is None:
@@ -39,7 +40,7 @@ class Told(NamedTuple):
 
 minutes = st.integers(0, END - 20)
 symbols = st.none() | st.lists(st.sampled_from(["A", "B"]), min_size=1, max_size=2, unique=True)
-ends = st.sampled_from(["lost", "intended", "killed"])
+ends = st.sampled_from(["lost", "intended", "killed", "changed"])
 with_data = st.builds(
     lambda s, starts, length, end: Stretch(s, starts, starts + length, end),
     symbols,
@@ -61,29 +62,49 @@ def owed_by_counting(
     stretches: list[Stretch], alive: bool, backfills: list[Told], until: int
 ) -> set[tuple[str, int, int]]:
     """`alive`: the last stretch goes on."""
-    goes_on = [False] * (len(stretches) - 1) + [alive]
     found: set[tuple[str, int, int]] = set()
+    everything, _ = runs_of("*", stretches)
     for symbol in {s for stretch in stretches for s in stretch.symbols or ["*"]}:
-        own = [s for s in stretches if symbol in (s.symbols or ["*"])]
+        own, is_newest = runs_of(symbol, stretches)
         if not any(s.starts is not None for s in own):
             continue
         newest = own[-1]
-        newest_alive = alive and newest is stretches[-1]
+        newest_alive = alive and is_newest
         first = min(s.starts for s in own if s.starts is not None)
         beyond = max(s.latest for s in own if s.latest is not None) + 1
         if newest_alive and newest.latest is not None:
             beyond = max(newest.latest, first)
-        elif newest_alive or newest.end != "intended" or newest.latest is None:
+        elif newest_alive or newest.end in ("lost", "killed") or newest.latest is None:
             beyond = max(beyond, until)
         minutes = set(range(first, beyond))
-        for stretch, on in zip(stretches, goes_on, strict=True):
-            if stretch in own or stretch.symbols is None:
-                minutes -= stretch.covers(on)
+        for run in own:
+            minutes -= run.covers(newest_alive and run is newest)
+        for run in everything:
+            minutes -= run.covers(alive and stretches[-1].symbols is None and run is everything[-1])
         for each in backfills:
             if each.symbol in (symbol, "*"):
                 minutes -= set(range(each.starts, min(each.ends, each.final_before)))
         found |= {(symbol, *run) for run in runs(minutes)}
     return found
+
+
+def runs_of(symbol: str, stretches: list[Stretch]) -> tuple[list[Stretch], bool]:
+    """The symbol's stretches, joined where others changed; and whether the last of all is one of them."""
+    found: list[Stretch] = []
+    goes_on = False
+    for stretch in stretches:
+        is_own = symbol in (stretch.symbols or ["*"])
+        if is_own and goes_on:
+            both = (found.pop(), stretch)
+            starts = [s.starts for s in both if s.starts is not None]
+            latest = [s.latest for s in both if s.latest is not None]
+            found.append(
+                Stretch([symbol], min(starts, default=None), max(latest, default=None), stretch.end)
+            )
+        elif is_own:
+            found.append(stretch)
+        goes_on = is_own and stretch.end == "changed"
+    return found, is_own
 
 
 def runs(minutes: Iterable[int]) -> list[tuple[int, int]]:
@@ -105,10 +126,17 @@ def write(
 ) -> None:
     conn.execute("truncate feed_stretches, minutes_complete, backfills restart identity")
     conn.execute("select pg_advisory_unlock_all()")
+    changed = None
     for number, stretch in enumerate(stretches, 1):
-        stretch_id = fetch_value(
-            conn, "select tickstock.open_stretch('ws://x', 'AM', %s)", stretch.symbols
-        )
+        if changed:
+            stretch_id = fetch_value(
+                conn, "select tickstock.change_stretch(%s, %s)", changed, stretch.symbols
+            )
+        else:
+            stretch_id = fetch_value(
+                conn, "select tickstock.open_stretch('ws://x', 'AM', %s)", stretch.symbols
+            )
+        changed = stretch_id if stretch.end == "changed" and number < len(stretches) else None
         if stretch.starts is not None:
             conn.execute(
                 "select tickstock.extend_stretch(%s, %s, %s, 1)",
@@ -116,8 +144,8 @@ def write(
             )
         if alive and number == len(stretches):
             conn.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
-        elif stretch.end != "killed":
-            intended = stretch.end == "intended"
+        elif not changed and stretch.end != "killed":
+            intended = stretch.end in ("intended", "changed")
             conn.execute("select tickstock.close_stretch(%s, 'over', %s)", (stretch_id, intended))
     for each in backfills:
         conn.execute(

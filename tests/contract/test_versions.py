@@ -117,3 +117,16 @@ def test_what_another_source_only_completes_is_no_correction(conn: Connection[Tu
     write_bars(conn, [bar(2)], source="feed")
     write_bars(conn, [bar(2, trades=7)], source="rest")
     assert [row[:2] for row in conn.execute(VERSIONS).fetchall()] == [(2, None)]
+
+
+def test_a_corrected_vwap_is_kept_too(conn: Connection[TupleRow]) -> None:
+    for vwap, trades in ((None, None), (2.5, 7), (2.75, 7), (2.75, 8), (2.75, 8)):
+        write_bars(conn, [bar(2)._replace(vwap=vwap, trades=trades)], source="feed")
+    rows = conn.execute(
+        "select vwap, trades, source from ohlcv_1min_versions order by known_until"
+    ).fetchall()
+    assert [(float(vwap), *rest) for vwap, *rest in rows] == [
+        (2.5, 7, None),
+        (2.75, 7, "feed"),
+        (2.75, 8, "feed"),
+    ]

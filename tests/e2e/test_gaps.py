@@ -10,23 +10,34 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
 from tickstock.embedded.redis import embedded_redis
 from tickstock.feed.flatfiles import HEADER
 from tickstock.simulator import Faults, Simulator
 
 from .channel import Channel
-from .hand_fed import OPENING, bars, hand_fed
+from .hand_fed import OPENING, Event, bar, bars, hand_fed
 from .hardship import market
-from .program import DEADLINE, KEY, eventually, run, running, until
+from .program import DEADLINE, KEY, eventually, run, run_with_input, running, until
 from .test_chaos import bars_in
+from .test_load import flat_file
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
 STORED = "select count(*) from ohlcv_1min"
 LATEST = "select max(ts) >= %s from ohlcv_1min"
 OWED = "select count(*) from tickstock.owed(%s)"
+WAITS_FOR_A_LOCK = (
+    "select count(*) from pg_stat_activity where datname = current_database()"
+    " and application_name = 'tickstock backfill' and wait_event_type = 'Lock'"
+)
 MIDNIGHT = OPENING + timedelta(hours=14.5)
+MINUTE = timedelta(minutes=1)
+START = OPENING + 16 * MINUTE
+"""From here on the first stretch has covered."""
+EMPTY = "select confirmed_empty from coverage('A') where session = 'regular'"
+OWED_BEYOND = "select starts, ends from feed_gaps where symbol = %s and ends > %s"
 
 
 def settings_for(url: str, simulator: Simulator) -> dict[str, str]:
@@ -252,3 +263,114 @@ def test_a_minute_is_complete_when_the_feed_s_clock_has_passed_it(
         (datetime(2025, 11, 24, 14, 30, tzinfo=UTC), 2),
         (datetime(2025, 11, 24, 14, 31, tzinfo=UTC), 2),
     ]
+
+
+def test_who_stays_subscribed_misses_nothing_when_other_symbols_change(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    file = tmp_path / "symbols"
+    lists = (["A", "B"], ["A", "C"], ["A", "C", "D"])
+    file.write_text("\n".join(lists[0]))
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        hand_fed() as feed,
+        running(
+            "ingest", "--symbols-file", str(file), "--feed-url", feed.url, **settings
+        ) as ingest,
+    ):
+        # No stretch is long enough to have covered anything by itself.
+        for number, symbols in enumerate(lists):
+            file.write_text("\n".join(symbols))
+            until(url, "select array_agg(symbols) from feed_live where alive", [symbols])
+            assert number == 0 or not conn.execute(OWED_BEYOND, ("A", START)).fetchall()
+            minutes = range(20 * number, 20 * (number + 1))
+            feed.send(*[event for symbol in symbols for event in bars(symbol, minutes)])
+            until(url, "select max(ts) from ohlcv_1min", OPENING + minutes[-1] * MINUTE)
+        assert not conn.execute(OWED_BEYOND, ("A", START)).fetchall()
+        # C and D were subscribed later, and B no more: of these something may be missing.
+        assert {"B", "C", "D"} <= {row[0] for row in conn.execute("select symbol from feed_gaps")}
+        assert fetch_value(conn, EMPTY) == 0
+        conn.execute("delete from ohlcv_1min where symbol = 'A' and ts = %s", (START + 5 * MINUTE,))
+        assert fetch_value(conn, EMPTY) == 1
+        assert ingest.stop() == 0
+    complete = conn.execute("select ts, bars from minutes_complete order by ts").fetchall()
+    assert complete == [
+        (OPENING + minute * MINUTE, len(lists[minute // 20])) for minute in range(59)
+    ]
+
+
+def test_a_day_s_file_from_standard_input(url: str, conn: Connection[TupleRow]) -> None:
+    bar = Bar("A", OPENING, 2, 3, 1, 2, 100, None, 5)
+    done = run_with_input(flat_file([bar]), "backfill", "--file", "-", TICKSTOCK_DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2025-11-24, all symbols: 1 bar = 1 new")
+    rows = conn.execute("select symbol, starts, ends, source, settled from backfills").fetchall()
+    assert rows == [("*", MIDNIGHT - timedelta(days=1), MIDNIGHT, "stdin", True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_filling_from_files(
+    url: str, conn: Connection[TupleRow], tmp_path: Path, number: signal.Signals
+) -> None:
+    files = [tmp_path / name for name in ("first.csv", "second.csv")]
+    for file, symbol in zip(files, ("A", "B"), strict=True):
+        file.write_bytes(flat_file([Bar(symbol, OPENING, 2, 3, 1, 2, 100, None, 5)]))
+    arguments = [argument for file in files for argument in ("--file", str(file))]
+    with running("backfill", *arguments, TICKSTOCK_DATABASE_URL=url) as backfill:
+        with conn.transaction():
+            conn.execute("lock table ohlcv_1min in exclusive mode")
+            until(url, WAITS_FOR_A_LOCK, 1)
+            backfill.send(number)
+        assert backfill.wait() == 1
+        assert f"stopped before the end of {files[0]}" in backfill.errors[-1]
+    assert fetch_value(conn, STORED) == 0
+    assert fetch_value(conn, "select count(*) from backfills") == 0
+
+
+@pytest.mark.parametrize("channel", ["AM", "A"])
+def test_what_came_and_was_no_bar_is_owed(
+    url: str, conn: Connection[TupleRow], channel: str
+) -> None:
+    """Not "confirmed empty": somebody traded in these minutes, and REST may tell it properly."""
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    arguments = ("ingest", "--symbols", "*", "--channel", channel)
+    events = [bar("A", minute) if channel == "AM" else second("A", minute) for minute in range(60)]
+    events[30]["v"] = "many"
+    events[31] |= {"h": 1, "l": 2} if channel == "AM" else {"o": None}
+    nonsense = [{**events[32], "s": start, "v": None} for start in (-60_000, 0, 4_000_000_020_000)]
+    with hand_fed() as feed, running(*arguments, "--feed-url", feed.url, **settings) as ingest:
+        feed.send(*events[:40], *nonsense)
+        feed.send(*events[40:])
+        until(url, "select max(ts) >= %s from ohlcv_1min", True, OPENING + 57 * MINUTE)
+        gaps = conn.execute(OWED_BEYOND, ("A", START)).fetchall()
+        assert ingest.stop() == 0
+    assert gaps == [(OPENING + 30 * MINUTE, OPENING + 32 * MINUTE)]
+    assert fetch_value(conn, EMPTY) == 0
+
+
+def second(symbol: str, minute: int) -> Event:
+    event = bar(symbol, minute)
+    return {**event, "ev": "A", "e": event["s"] + 1_000}
+
+
+def test_a_stretch_does_not_begin_with_a_bar_that_is_hours_late(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """After an outage, the first to come is the correction of a minute in the midst of it."""
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        with conn.transaction():
+            before = "select tickstock.open_stretch(%s, 'AM', null)"
+            stretch = fetch_value(conn, before, feed.url)
+            reach = (OPENING, OPENING + 40 * MINUTE)
+            conn.execute("select tickstock.extend_stretch(%s, %s, %s, 41)", (stretch, *reach))
+            conn.execute("select tickstock.close_stretch(%s, 'lost', false)", (stretch,))
+        with running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest:
+            feed.send(bar("A", 100))
+            until(url, STORED, 1)
+            feed.send(bar("A", 90), bar("A", 110), *bars("A", range(200, 240)))
+            until(url, STORED, 43)
+            gaps = conn.execute("select starts, ends from feed_gaps order by starts").fetchall()
+            assert ingest.stop() == 0
+    reached = [(0, 16), (25, 216)]
+    assert gaps == [tuple(OPENING + minute * MINUTE for minute in gap) for gap in reached]

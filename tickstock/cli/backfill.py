@@ -57,7 +57,7 @@ LISTED = 20
     multiple=True,
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Fill a day from the vendor's minute file, which holds all symbols. May be repeated.",
+    help="Fill a day from the vendor's minute file (-: standard input) of all symbols. May be repeated.",
 )
 @options.as_json("One JSON object per line: for each file, or for the whole request.")
 @options.feed_url
@@ -100,7 +100,7 @@ def backfill(
         filled = Filled(Counts(), [])
         if files:
             for file in files:
-                day, counts = load_whole_day(conn, source.url, file)
+                day, counts = load_whole_day(conn, source.url, file, stop)
                 _tell({"file": file, "day": str(day)}, f"{day}, all symbols", counts, as_json)
             return
         with (

@@ -54,6 +54,8 @@ class Frame(NamedTuple):
     statuses: list[Status]
     refusals: list[Refusal]
     ignored: int
+    broken: tuple[tuple[str, datetime], ...] = ()
+    """Symbols and minutes of which something came that was refused, as far as it tells them."""
 
     @property
     def has_data(self) -> bool:
@@ -252,15 +254,20 @@ def _shares(volume: int | float, exact: Any) -> Number:
     return volume
 
 
-def _sort_out(events: list[Any]) -> tuple[list[Status], list[Refusal], int]:
-    """Statuses, refusals and the number of other sound events among events that are no bars."""
+def _sort_out(
+    events: list[Any],
+) -> tuple[list[Status], list[Refusal], int, tuple[tuple[str, datetime], ...]]:
+    """What is in a frame after its trades, of events that are no bars."""
     statuses: list[Status] = []
     refusals: list[Refusal] = []
+    broken: list[tuple[str, datetime]] = []
     ignored = 0
     for event in events:
         kind = event.get("ev") if type(event) is dict else None
         if type(kind) is str and kind in _DEFECTS:
             refusals.append(_refusal(_DEFECTS[kind](event), event))
+            if meant := _minute_meant(event):
+                broken.append(meant)
         elif kind == "status":
             status, message = event.get("status"), event.get("message", "")
             if type(status) is str and type(message) is str:
@@ -271,7 +278,16 @@ def _sort_out(events: list[Any]) -> tuple[list[Status], list[Refusal], int]:
             ignored += 1
         else:
             refusals.append(_refusal("not an event: no text in ev", event))
-    return statuses, refusals, ignored
+    return statuses, refusals, ignored, tuple(broken)
+
+
+def _minute_meant(event: dict[str, Any]) -> tuple[str, datetime] | None:
+    """Symbol and minute of a bar, second or trade that is none; None where it does not tell them."""
+    symbol, at = event.get("sym"), event.get("t" if event["ev"] == "T" else "s")
+    if not is_ticker(symbol) or type(at) is not int:
+        return None
+    minute = _minute(at - at % MINUTE_MS)
+    return None if minute is None else (symbol, minute)
 
 
 def _defect(event: dict[str, Any], span: int, start_name: str = "s") -> str:

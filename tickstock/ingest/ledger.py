@@ -14,9 +14,19 @@ from psycopg.rows import TupleRow
 
 from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
+from tickstock.ingest.fill import LATE
+
+MINUTE = timedelta(minutes=1)
 
 _Minutes = defaultdict[datetime, set[str]]
 """Symbols that have a bar in each."""
+
+
+class _Reach(NamedTuple):
+    """The minutes that a stretch reaches, without late ones."""
+
+    starts: datetime
+    latest: datetime
 
 
 class Complete(NamedTuple):
@@ -43,22 +53,32 @@ class Stretch:
     """A subscription without a break, in the table `feed_stretches`."""
 
     def __init__(
-        self, conn: Connection[TupleRow], feed: str, channel: str, symbols: Sequence[str] | None
+        self,
+        conn: Connection[TupleRow],
+        feed: str,
+        channel: str,
+        symbols: Sequence[str] | None,
+        *,
+        before: "Stretch | None" = None,
     ) -> None:
-        self._seen: _Minutes = defaultdict(set)
-        self._latest: datetime | None = None
+        """`before`: this one goes on from it, on the same connection; only the symbols were changed."""
+        # Minutes go on, too: what the other one has seen of the latest is complete with the next one.
+        self._seen: _Minutes = defaultdict(set, before._seen) if before else defaultdict(set)
+        self._latest: datetime | None = before._latest if before else None
+        self._reach: _Reach | None = None
         # A bar of an earlier minute is a late one; it does not tell where the stretch begins.
         self._since: datetime | None = fetch_value(
             conn, "select max(latest) from public.feed_stretches where feed = %s", feed
         )
-        self.id: int = fetch_value(
-            conn,
-            "select tickstock.open_stretch(%s, %s, %s)",
-            feed,
-            channel,
-            None if symbols is None else list(symbols),
-        )
-        self.hold(conn)
+        names = None if symbols is None else list(symbols)
+        with conn.transaction():  # nobody is to see it before it is alive
+            followed = before and fetch_value(
+                conn, "select tickstock.change_stretch(%s, %s)", before.id, names
+            )
+            self.id: int = followed or fetch_value(
+                conn, "select tickstock.open_stretch(%s, %s, %s)", feed, channel, names
+            )
+            self.hold(conn)
 
     def hold(self, conn: Connection[TupleRow]) -> None:
         """This connection writes it: as long as it lasts, the stretch is alive."""
@@ -76,9 +96,12 @@ class Stretch:
         came = _by_minute(bars)
         first = min((ts for ts in came if self._since is None or ts >= self._since), default=None)
         latest = max(came)
+        reach = self._reach_with(came)
+        is_new = reach and (self._reach is None or reach.starts > self._reach.starts)
+        starts = reach.starts if reach and is_new else None
         conn.execute(
             "select tickstock.extend_stretch(%s, %s, %s, %s, %s, %s, %s)",
-            (self.id, first, latest, len(bars), *(behind or (None, None, None))),
+            (self.id, starts, latest, len(bars), *(behind or (None, None, None))),
         )
         complete = self._complete(came, self._latest or first or latest, latest)
         for minute in complete:
@@ -89,7 +112,9 @@ class Stretch:
 
     def commit(self, bars: Sequence[Bar]) -> None:
         """What `extend` was told of is in the database for good."""
-        for ts, symbols in _by_minute(bars).items():
+        came = _by_minute(bars)
+        self._reach = self._reach_with(came)
+        for ts, symbols in came.items():
             self._seen[ts] |= symbols
         if self._seen:
             self._latest = max(self._seen)
@@ -98,6 +123,23 @@ class Stretch:
 
     def close(self, conn: Connection[TupleRow], reason: str, *, intended: bool) -> None:
         conn.execute("select tickstock.close_stretch(%s, %s, %s)", (self.id, reason, intended))
+
+    def _reach_with(self, came: _Minutes) -> _Reach | None:
+        """What it reaches with these, too.
+
+        The first bar may be a late one, hours late even: some are corrected at the day's end. So as long as
+        nothing is covered, a leap of more than a quarter of an hour is a new beginning. If nobody traded in
+        between, nothing is lost but a question to REST.
+        """
+        reach = self._reach
+        for ts in sorted(ts for ts in came if self._since is None or ts >= self._since):
+            if reach is None or (
+                ts - reach.latest > LATE and reach.latest - reach.starts <= LATE + MINUTE
+            ):
+                reach = _Reach(ts, ts)
+            else:
+                reach = reach._replace(latest=max(reach.latest, ts))
+        return reach
 
     def _complete(self, came: _Minutes, since: datetime, latest: datetime) -> list[Complete]:
         """The minutes from `since`, the latest one so far, up to `latest`, the new one."""

@@ -33,7 +33,11 @@ BLOCKS = 6
 
 
 def load_files(
-    conn: Connection[TupleRow], url: str, paths: Iterable[str]
+    conn: Connection[TupleRow],
+    url: str,
+    paths: Iterable[str],
+    *,
+    before_block: Callable[[Block], object] = lambda _: None,
 ) -> Iterator[tuple[str, Counts]]:
     """Load files one after the other, tell what became of each, materialize all their candles.
 
@@ -43,7 +47,12 @@ def load_files(
     by_file = fetch_value(conn, "select tickstock_engine()") == "community"
     with RefreshBehind(url) as refresh:
         for path in paths:
-            counts = load_file(conn, path, after_batch=None if by_file else refresh.tell)
+            counts = load_file(
+                conn,
+                path,
+                before_block=before_block,
+                after_batch=None if by_file else refresh.tell,
+            )
             refresh.tell()
             yield path, counts
     refresh_candles(conn, url)
@@ -51,19 +60,24 @@ def load_files(
 
 
 def load_file(
-    conn: Connection[TupleRow], path: str, *, after_batch: Callable[[], object] | None = None
+    conn: Connection[TupleRow],
+    path: str,
+    *,
+    before_block: Callable[[Block], object] = lambda _: None,
+    after_batch: Callable[[], object] | None = None,
 ) -> Counts:
     """Load one file; `-` is standard input. Bars that are there already stay as they are.
 
-    Calls `after_batch` after each transaction. Raises TickstockError for a file that is missing,
+    Calls `before_block` with each stretch of the file, which is left out if that raises TickstockError,
+    as is the rest; `after_batch` after each transaction. Raises TickstockError for a file that is missing,
     broken, or not the vendor's minute file; what came before a break has been loaded then, and
     loading the mended file again completes it.
     """
-    source = "stdin" if path == "-" else Path(path).name
+    source = _source(path)
     counts = Counts()
     breaks: list[TickstockError] = []
     with _progress(path) as advance:
-        blocks = _until_break(read_blocks(path, consumed=advance), breaks)
+        blocks = _until_break(read_blocks(path, consumed=advance), before_block, breaks)
         while (written := write_blocks(conn, islice(blocks, BLOCKS), source=source)).received:
             counts = counts.plus(written)
             if after_batch:
@@ -76,30 +90,52 @@ def load_file(
     return counts
 
 
-def load_whole_day(conn: Connection[TupleRow], url: str, path: str) -> tuple[date, Counts]:
+def load_whole_day(
+    conn: Connection[TupleRow], url: str, path: str, stop: threading.Event
+) -> tuple[date, Counts]:
     """Load the vendor's file of a day, and note in the feed's ledger that it told all of that day.
 
-    The day is New York's. Raises as `load_file` does, and for a file without bars; nothing is noted
-    then.
+    The day is New York's. Raises as `load_file` does, for a file without bars, and if `stop` is set
+    before its end; nothing is noted then.
     """
-    first = next((block for block in read_blocks(path) if block.latest), None)
-    if first is None:
+    latest = ""
+
+    def look(block: Block) -> None:
+        nonlocal latest
+        if stop.is_set():
+            raise TickstockError(
+                f"stopped before the end of {path}: the same command loads the rest"
+            )
+        latest = latest or block.latest
+
+    # Read once: it may be a pipe.
+    ((_, counts),) = load_files(conn, url, [path], before_block=look)
+    if not latest:
         raise TickstockError(f"{path} holds no bar: it tells nothing of any day")
-    day = datetime.fromisoformat(first.latest).astimezone(NEW_YORK).date()
-    ((_, counts),) = load_files(conn, url, [path])
+    day = datetime.fromisoformat(latest).astimezone(NEW_YORK).date()
     starts, ends = (datetime.combine(d, time(), NEW_YORK) for d in (day, day + timedelta(days=1)))
     conn.execute(
         "select tickstock.settle('*', %s, %s, 'infinity', %s, %s)",
-        (starts, ends, Path(path).name, counts.received),
+        (starts, ends, _source(path), counts.received),
     )
     conn.execute("select tickstock.forget_told_by_all()")
     return day, counts
 
 
-def _until_break(blocks: Iterator[Block], breaks: list[TickstockError]) -> Iterator[Block]:
+def _source(path: str) -> str:
+    return "stdin" if path == "-" else Path(path).name
+
+
+def _until_break(
+    blocks: Iterator[Block],
+    before_block: Callable[[Block], object],
+    breaks: list[TickstockError],
+) -> Iterator[Block]:
     """The blocks before a break: they are to be stored before anybody hears of it."""
     try:
-        yield from blocks
+        for block in blocks:
+            before_block(block)
+            yield block
     except TickstockError as error:
         breaks.append(error)
 

@@ -27,7 +27,7 @@ class Made(NamedTuple):
     trades: list[Trade]
     """Those that came, where they are to be stored."""
     owed: list[tuple[str, datetime]]
-    """Symbols and minutes that something came for too late to count."""
+    """Symbols and minutes that something came for too late to count, or broken."""
 
 
 class Making:
@@ -53,6 +53,7 @@ class Making:
         self._minutes = self._trades or self._seconds
         self._came: list[Bar] = []
         self._kept: list[Trade] | None = [] if keep_trades else None
+        self._broken: list[tuple[str, datetime]] = []
         self._symbols: frozenset[str] | None = None
         """Those subscribed; None: all, or it is not known."""
         self._new: frozenset[str] | None = frozenset()
@@ -71,6 +72,7 @@ class Making:
         """Take in a frame. Call it for each, in the order of arrival."""
         self._waiting += len(frame.bars) + len(frame.seconds) + len(frame.trades)
         self._came += frame.bars
+        self._broken += frame.broken
         if self._trades:
             self._trades.add(frame.trades)
             self.made_of += len(frame.trades)
@@ -105,19 +107,21 @@ class Making:
         """The bars that came, and those of complete minutes that are new or have changed."""
         self._waiting = 0
         bars, self._came = self._came, []
+        broken, self._broken = self._broken, []
+        owed = [each for each in broken if self._symbols is None or each[0] in self._symbols]
         trades: list[Trade] = []
         if self._kept is not None:
             trades, self._kept = self._kept, []
         if not self._minutes:
-            return Made(bars, trades, [])
+            return Made(bars, trades, owed)
         taken = self._minutes.take()
         # What was unsubscribed may have come in part.
         made = [bar for bar in taken.bars if self._symbols is None or bar.symbol in self._symbols]
         if self._told is None:
-            return Made(made, trades, taken.owed)
+            return Made(made, trades, owed + taken.owed)
         self._remember(bars)
         bars += [bar for bar in made if bar.symbol not in self._told.get(bar.ts, ())]
-        return Made(bars, trades, [])  # AM tells of late changes itself
+        return Made(bars, trades, owed)  # AM tells of late changes itself
 
     def _interrupt(self, symbols: frozenset[str] | None) -> None:
         self._new = symbols

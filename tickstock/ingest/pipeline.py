@@ -254,10 +254,9 @@ class Ingest:
         if told.kind is Kind.LOST:
             self._store.close_stretch(told.data.decode(), intended=False)
             return
-        if told.kind is Kind.CHANGED:
-            self._store.close_stretch("the symbols were changed", intended=True)
-        symbols = orjson.loads(told.data)
-        self._store.open_stretch(self._feed, self._channels, symbols)
+        changed = told.kind is Kind.CHANGED
+        begin = self._store.change_stretch if changed else self._store.open_stretch
+        begin(self._feed, self._channels, orjson.loads(told.data))
 
     def _report(self) -> None:
         log.info("%s", self.summary())

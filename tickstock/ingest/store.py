@@ -70,6 +70,13 @@ class Store:
             lambda conn: Stretch(conn, feed, channel, symbols), "the feed's ledger"
         )
 
+    def change_stretch(self, feed: str, channel: str, symbols: Sequence[str] | None) -> None:
+        """The symbols of the subscription were changed; the connection goes on."""
+        before = self._stretch
+        self._stretch = self._persist(
+            lambda conn: Stretch(conn, feed, channel, symbols, before=before), "the feed's ledger"
+        )
+
     def close_stretch(self, reason: str, *, intended: bool) -> None:
         """The subscription has ended, if there is one; `intended`: by the operator's wish."""
         stretch, self._stretch = self._stretch, None
@@ -122,12 +129,14 @@ class Store:
             self._all_new = written.counts.inserted == len(bars)
             if trades:
                 write_new_ticks(conn, trades, source=SOURCE)
-            if owed:
+            refused = [bars[row] for row in sorted(written.refused_rows)]
+            possible = list(bars)
+            if refused:
+                possible = [b for row, b in enumerate(bars) if row not in written.refused_rows]
+            # What was refused may be right where REST has it.
+            if owed := [*owed, *((bar.symbol, bar.ts) for bar in refused)]:
                 symbols, minutes = [symbol for symbol, _ in owed], [ts for _, ts in owed]
                 conn.execute("select tickstock.doubt(%s, %s)", (symbols, minutes))
-            possible = list(bars)
-            if written.refused_rows:
-                possible = [b for row, b in enumerate(bars) if row not in written.refused_rows]
             complete = []
             if self._stretch:
                 complete = self._stretch.extend(conn, possible, behind and behind())
