@@ -12,13 +12,13 @@ from psycopg.rows import TupleRow
 
 from tests.e2e.program import DEADLINE, eventually
 from tests.scan.making import OPENING, change_of, event, payloads, record
-from tests.scan.support import on_one_engine, terminate
+from tests.scan.support import on_one_engine
 from tickstock.db.connection import connect, fetch_value
 from tickstock.embedded.redis import embedded_redis, find_redis_server
-from tickstock.errors import DatabaseUnavailableError, TickstockError
+from tickstock.errors import TickstockError
 from tickstock.redis import PATTERNS_CHANNEL
 from tickstock.scan.consumers import Consumer
-from tickstock.scan.listen import Changes, Event, Wanted, from_postgres, from_redis, in_words
+from tickstock.scan.listen import Changes, Event, Wanted, from_redis, in_words, latest_change
 from tickstock.scan.windows import Span
 
 ALL = Wanted()
@@ -75,10 +75,9 @@ def followed(
 
 
 @on_one_engine
-def test_from_postgres(url: str, conn: Connection[TupleRow]) -> None:
+def test_what_is_told_of_an_event(url: str, conn: Connection[TupleRow]) -> None:
     stop = threading.Event()
-    with listening(from_postgres(url, stop), stop) as ear:
-        await_listener(conn)
+    with listening(followed(url, 0, stop), stop) as ear:
         record(conn, [event("BRK.B", price=493.25)])
         eventually(lambda: ear.heard, "the event")
     assert ear.error is None
@@ -101,17 +100,6 @@ def test_from_postgres(url: str, conn: Connection[TupleRow]) -> None:
     assert in_words(ear.heard[0]).split() == words.split()
     assert in_words(ear.heard[0] | {"late": True}).split()[-1] == "late"
     assert in_words(ear.heard[0] | {"late": True, "retracted": True}).split()[-1] == "retracted"
-
-
-@on_one_engine
-def test_a_database_that_goes_away_is_an_error(url: str, conn: Connection[TupleRow]) -> None:
-    stop = threading.Event()
-    with listening(from_postgres(url, stop), stop) as ear:
-        await_listener(conn)
-        assert terminate(conn, "listen") == 1
-        ear.join(DEADLINE)
-    assert isinstance(ear.error, DatabaseUnavailableError)
-    assert "start again" in ear.error.message
 
 
 @pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
@@ -236,7 +224,7 @@ def test_who_is_busy_with_an_event_does_not_hold_up_the_queue_of_notifications(
 def test_a_consumer_keeps_its_position(url: str, conn: Connection[TupleRow]) -> None:
     record(conn, [event("OLD")])
     with connect(url, program="listen") as one:
-        consumer = Consumer(one, "alerts", None)
+        consumer = Consumer(one, "alerts", latest_change(one))
         assert consumer.heard == change_of(conn, "OLD"), "a new one hears what comes"
         consumer.save(consumer.heard + 5)
         consumer.save(consumer.heard - 3)
@@ -244,7 +232,7 @@ def test_a_consumer_keeps_its_position(url: str, conn: Connection[TupleRow]) -> 
             connect(url, program="listen") as other,
             pytest.raises(TickstockError, match="another listener is at work as consumer alerts"),
         ):
-            Consumer(other, "alerts", None)
+            Consumer(other, "alerts", 0)
         with connect(url, program="listen") as other:
             assert Consumer(other, "trades", 0).heard == 0
     position = consumer.heard

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.e2e.program import Program, eventually, run, running
+from tests.e2e.program import Program, command, environment, eventually, run, running, until
 from tests.scan.making import change_of, event, payloads, record
 from tests.scan.support import on_one_engine, terminate
 from tickstock.db.connection import fetch_value
@@ -69,6 +70,50 @@ def consuming(url: str, *options: str) -> Iterator[Program]:
 def heard(conn: Connection[TupleRow]) -> int | None:
     found = fetch_value(conn, "select heard from consumers where consumer = 'c'")
     return None if found is None else int(found)
+
+
+@on_one_engine
+def test_without_a_position_it_prints_what_comes_and_heeds_no_forged_notification(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    record(conn, [event("OLD")])
+    with running("listen", "--json", TICKSTOCK_DATABASE_URL=url) as listener:
+        await_reading(url)
+        conn.execute("notify tickstock_patterns, 'hello'")
+        conn.execute("notify tickstock_patterns")
+        record(conn, [event("NEW")])
+        eventually(lambda: listener.output, "what comes")
+        assert listener.stop() == 0
+    assert [json.loads(line) for line in listener.output] == payloads(conn)[1:]
+
+
+@on_one_engine
+def test_who_does_not_read_what_it_prints_does_not_hold_up_the_queue_of_notifications(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """As `tickstock listen | less` does: the queue is the server's, and full it stops all who notify."""
+    with subprocess.Popen(
+        command("listen", "--json"),
+        stdout=subprocess.PIPE,
+        env=environment(TICKSTOCK_DATABASE_URL=url),
+    ) as listener:
+        try:
+            await_reading(url)
+            record(conn, [event(f"S{number}") for number in range(5_000)])
+            usage = "select pg_notification_queue_usage()"
+            eventually(lambda: fetch_value(conn, usage) == 0, "the queue is empty")
+        finally:
+            listener.kill()
+
+
+def await_reading(url: str) -> None:
+    """Until the listener has its position."""
+    until(
+        url,
+        "select exists (select from pg_stat_activity where datname = current_database()"
+        " and application_name = 'tickstock listen'"
+        " and (query like 'listen tickstock%%' or query like '%%e.change >%%'))",
+    )
 
 
 @on_one_engine

@@ -18,9 +18,9 @@ from tickstock.scan.listen import (
     Changes,
     Event,
     Wanted,
-    from_postgres,
     from_redis,
     in_words,
+    latest_change,
     telling_of_loss,
 )
 from tickstock.timeframes import TIMEFRAMES
@@ -152,13 +152,11 @@ def listen(
     with database(database_url) as source, connect(source.url, program="listen") as conn:
         require_schema(conn)
         _tell_of_unknown(conn, patterns)
-        if since is None and name is None:
-            conn.close()
-            _print(filter(wanted.holds, from_postgres(source.url, stop)), as_json)
-            return
         with telling_of_loss():
-            consumer = Consumer(conn, name, since) if name else None
-            begin = consumer.heard if consumer else since or 0
+            begin = latest_change(conn) if since is None else since
+            consumer = Consumer(conn, name, begin) if name else None
+            if consumer:
+                begin = consumer.heard
             if hand and consumer:
                 _hand_over(Changes(conn, begin, wanted, stop, most=20), consumer, hand, stop)
             else:

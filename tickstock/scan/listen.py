@@ -1,4 +1,4 @@
-"""Events as they come: from Redis or by NOTIFY, or change by change from the table."""
+"""Events as they come: from Redis, or change by change from the table."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tickstock.db.connection import connect, first_line
+from tickstock.db.connection import first_line
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import PATTERNS_CHANNEL, RedisError, require
 
@@ -52,16 +52,6 @@ class Wanted:
                 ("timeframe", self.timeframes),
             )
         )
-
-
-def from_postgres(url: str, stop: threading.Event) -> Iterator[Event]:
-    """Events notified on the channel `tickstock_patterns` from now on."""
-    with connect(url, program="listen") as conn:
-        conn.execute("listen tickstock_patterns")
-        with telling_of_loss():
-            while not stop.is_set():
-                for notify in conn.notifies(timeout=POLL):
-                    yield cast(Event, orjson.loads(notify.payload))
 
 
 def from_redis(url: str, stop: threading.Event) -> Iterator[Event]:
