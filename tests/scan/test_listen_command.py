@@ -13,7 +13,16 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.e2e.program import Program, command, environment, eventually, run, running, until
+from tests.e2e.program import (
+    DEADLINE,
+    Program,
+    command,
+    environment,
+    eventually,
+    run,
+    running,
+    until,
+)
 from tests.scan.making import change_of, event, payloads, record
 from tests.scan.support import on_one_engine, terminate
 from tickstock.db.connection import fetch_value
@@ -246,6 +255,29 @@ def test_the_program_ends_first(url: str, conn: Connection[TupleRow], tmp_path: 
         assert listener.wait() == 0
     assert symbols(tmp_path) == ["A"]
     assert heard(conn) == change_of(conn, "A")
+
+
+@on_one_engine
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_nobody_else_hands_over_while_the_program_of_one_that_was_killed_still_runs(
+    url: str, conn: Connection[TupleRow], tmp_path: Path, number: signal.Signals
+) -> None:
+    record(conn, [event("A")])
+    with consuming(url, "--exec", program(tmp_path, WAIT)) as listener:
+        eventually((tmp_path / "begun").exists, "the program runs")
+        listener.process.send_signal(number)
+        listener.process.wait(DEADLINE)
+        other = run("listen", "--consumer", "c", TICKSTOCK_DATABASE_URL=url)
+        (tmp_path / "go").touch()
+        assert "another listener is at work as consumer c, or a program" in other.stderr
+    eventually(lambda: symbols(tmp_path) == ["A"], "the program has taken it")
+    free = """
+        select not exists (select from pg_stat_activity
+        where datname = current_database() and application_name = 'tickstock listen')"""
+    until(url, free)
+    with consuming(url, "--exec", program(tmp_path, WAIT)) as listener:
+        eventually(lambda: heard(conn) == change_of(conn, "A"), "it is taken, once more")
+        assert listener.stop() == 0
 
 
 @on_one_engine

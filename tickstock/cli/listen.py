@@ -181,10 +181,13 @@ def _follow(changes: Changes, consumer: Consumer | None, as_json: bool) -> None:
 
 
 def _hand_over(changes: Changes, consumer: Consumer, hand: Hand, stop: threading.Event) -> None:
-    """Saved event by event: what has been taken is not handed over again."""
+    """Saved event by event: what has been taken is not handed over again.
+
+    The program holds our session open: should we be killed, nobody else hands over while it still runs.
+    """
     for batch in changes.batches():
         for change, event in batch:
-            if stop.is_set() or (event and not hand.give(event)):
+            if stop.is_set() or (event and not hand.give(event, consumer.fileno())):
                 return
             if event:
                 consumer.save(change)

@@ -28,10 +28,15 @@ class Consumer:
         self._name = name
         if not fetch_value(conn, LOCK, name):
             raise TickstockError(
-                f"another listener is at work as consumer {name}: stop it, or choose another name"
+                f"another listener is at work as consumer {name}, or a program that one of --exec "
+                "started before it was killed: stop it, or choose another name"
             )
         conn.execute(BEGIN, (name, since))
         self.heard = int(fetch_value(conn, HEARD, name))
+
+    def fileno(self) -> int:
+        """The socket of the session that holds the name: who else has it open holds the name, too."""
+        return self._conn.fileno()
 
     def save(self, change: int) -> None:
         """Remember that everything up to this change has been dealt with."""
