@@ -27,10 +27,12 @@ VANISHED = {
 quarter of an hour to two hours. A server that is slow acknowledges, and is waited for."""
 SETTINGS = """
 select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
-  set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false)
+  set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false),
+  set_config('default_transaction_isolation', 'read committed', false)
 """
-"""By a statement: poolers such as pgbouncer refuse what comes as startup options. psycopg reads times and
-intervals in these styles alone, and a database or role may have been given others."""
+"""By a statement: poolers such as pgbouncer refuse what comes as startup options. A database or role may have
+been given others. psycopg reads times and intervals in these styles alone; and who waits for a lock must see
+what its holder has done, which is so in read committed alone."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
