@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from tests.e2e.program import (
@@ -255,6 +255,26 @@ def test_the_program_ends_first(url: str, conn: Connection[TupleRow], tmp_path: 
         assert listener.wait() == 0
     assert symbols(tmp_path) == ["A"]
     assert heard(conn) == change_of(conn, "A")
+
+
+@on_one_engine
+def test_a_program_may_take_longer_than_the_database_lets_sessions_idle(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    """Else its event would be handed over again at each start, and nothing after it."""
+    record(conn, [event("A")])
+    setting = sql.SQL("alter database {} set idle_session_timeout = '500ms'")
+    conn.execute(setting.format(sql.Identifier(conn.info.dbname)))
+    with consuming(url, "--exec", program(tmp_path, WAIT)) as listener:
+        eventually((tmp_path / "begun").exists, "the program runs")
+        until(
+            url,
+            "select not exists (select from pg_stat_activity where datname = current_database()"
+            " and application_name = 'tickstock listen' and clock_timestamp() - state_change < '1 s')",
+        )
+        (tmp_path / "go").touch()
+        eventually(lambda: heard(conn) == change_of(conn, "A"), "it is taken")
+        assert listener.stop() == 0
 
 
 @on_one_engine
