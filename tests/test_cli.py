@@ -75,6 +75,21 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+def test_output_that_finds_no_room() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("patterns", "list", "--json"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.returncode == 1
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith("Error: the output can't be written: No space left on device. ")
+
+
 def test_version() -> None:
     assert run("--version").stdout == f"tickstock, version {tickstock.__version__}\n"
 
