@@ -31,13 +31,15 @@ select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', fals
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('idle_session_timeout', '0', false),
   set_config('tcp_user_timeout', '60000', false), set_config('tcp_keepalives_idle', '30', false),
-  set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)
+  set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),
+  set_config('search_path', concat_ws(', ', 'public', nullif(current_setting('search_path'), '')), false)
 """
 """By a statement: poolers such as pgbouncer refuse what comes as startup options. A database or role may have
 been given others. psycopg reads times and intervals in these styles alone; and who waits for a lock must see
 what its holder has done, which is so in read committed alone. Sessions that wait, for a bar or for a program
 to end, hold locks meanwhile: they are not idle. And a machine of ours that is gone is to be noticed by the
-server as soon as the other way round: what its sessions have locked would stay so for two hours."""
+server as soon as the other way round: what its sessions have locked would stay so for two hours. Our
+relations are in public."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
