@@ -1,5 +1,6 @@
 """Events as they come, for `tickstock listen`: live, or change by change from the table."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,18 +104,29 @@ def test_what_is_told_of_an_event(url: str, conn: Connection[TupleRow]) -> None:
 
 
 @pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
-def test_from_redis_until_that_goes_away() -> None:
+def test_from_redis_until_that_goes_away(caplog: pytest.LogCaptureFixture) -> None:
+    told = {
+        "id": 1, "change": 1, "symbol": "A", "timeframe": "1min", "timestamp": "2025-11-24T14:30:00Z",
+        "pattern": "Doji", "direction": "neutral", "price": 10.5,
+    }  # fmt: skip
     stop = threading.Event()
     with embedded_redis() as url, redis.Redis.from_url(url) as client:
         ear = Ear(from_redis(url, stop))
         ear.start()
 
         def is_heard() -> bool:
-            return bool(client.publish(PATTERNS_CHANNEL, '{"price": 10.50}'))
+            return bool(client.publish(PATTERNS_CHANNEL, "hello"))
 
         eventually(is_heard, "it listens")
+        for other in ("", "\ufffd", "[1]", '{"price": 1}'):
+            client.publish(PATTERNS_CHANNEL, other)
+        client.publish(PATTERNS_CHANNEL, json.dumps(told))
         eventually(lambda: ear.heard, "the event")
-        assert ear.heard == [{"price": 10.5}]
+        assert ear.heard == [told]
+        assert (
+            "what came on tickstock_patterns is no event, and is passed over: b'hello'"
+            in caplog.text
+        )
     ear.join(DEADLINE)
     assert isinstance(ear.error, TickstockError)
     assert "start again" in ear.error.message
