@@ -354,6 +354,19 @@ def test_a_pattern_that_nobody_knows_is_told(
     assert "Hammer" not in said
 
 
+@on_one_engine
+def test_a_position_that_no_event_has_reached_is_told(url: str, conn: Connection[TupleRow]) -> None:
+    record(conn, [event("A")])
+    latest = change_of(conn, "A")
+    with running("listen", "--since", str(latest), TICKSTOCK_DATABASE_URL=url) as listener:
+        await_reading(url)
+        assert listener.stop() == 0
+        assert listener.errors == []
+    with running("listen", "--since", str(latest + 7), TICKSTOCK_DATABASE_URL=url) as listener:
+        listener.await_error(f"the latest change of an event is {latest}: nothing comes before")
+        assert listener.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

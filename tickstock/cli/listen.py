@@ -153,10 +153,18 @@ def listen(
         require_schema(conn)
         _tell_of_unknown(conn, patterns)
         with telling_of_loss():
-            begin = latest_change(conn) if since is None else since
+            latest = latest_change(conn)
+            begin = latest if since is None else since
             consumer = Consumer(conn, name, begin) if name else None
             if consumer:
                 begin = consumer.heard
+            if (
+                begin > latest
+            ):  # as may be after a restore: events from here to there would be passed over
+                log.warning(
+                    "the latest change of an event is %d: nothing comes before one above %d",
+                    *(latest, begin),
+                )
             if hand and consumer:
                 _hand_over(Changes(conn, begin, wanted, stop, most=20), consumer, hand, stop)
             else:
