@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import tickstock
@@ -73,6 +74,21 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
+
+
+def test_output_that_finds_no_room() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("patterns", "list", "--json"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.returncode == 1
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith("Error: the output can't be written: No space left on device. ")
 
 
 def test_version() -> None:
@@ -296,6 +312,22 @@ def test_migrate_twice_then_status(empty_url: str) -> None:
         conn.execute("analyze events")
     text = run("db", "status", TICKSTOCK_DATABASE_URL=empty_url).stdout
     assert re.search(r"^ events +0 ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", ["app", "", "app, public"])
+def test_a_search_path_of_ones_own(empty_url: str, path: str) -> None:
+    with connect(empty_url, program="test") as conn:
+        conn.execute("create schema app")
+        conn.execute("create table app.events (mine integer)")
+        alter = sql.SQL("alter database {} set search_path = {}")
+        # A list of names, not one text.
+        names = sql.SQL(path or "''")
+        conn.execute(alter.format(sql.Identifier(conn.info.dbname), names))
+    assert run("db", "migrate", TICKSTOCK_DATABASE_URL=empty_url).returncode == 0
+    for arguments in (("status",), ("db", "status"), ("gaps",), ("scan", "--from", "2025-11-24")):
+        done = run(*arguments, TICKSTOCK_DATABASE_URL=empty_url)
+        assert done.returncode == 0, done.stderr
+    assert list(tickstock.events(database_url=empty_url)["pattern"]) == []
 
 
 @on_one_engine

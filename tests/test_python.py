@@ -158,6 +158,9 @@ def test_an_unknown_symbol_is_told_with_one_that_is_known(conn: Connection[Tuple
         ({"timeframe": "1M"}, "no candles of the width '1M'"),
         ({"sessions": "evening"}, "sessions 'evening'"),
         ({"last": 0}, "the last 0 candles"),
+        ({"last": 2.5}, "the last 2.5 candles? Give last a whole number"),
+        ({"last": True}, "the last True candles"),
+        ({"since": np.datetime64("2025-11-24")}, "since=np.datetime64('2025-11-24') can't be read"),
         ({"since": datetime(2025, 11, 24)}, "since='2025-11-24 00:00:00' has no time zone"),  # noqa: DTZ001
         (
             {"until": pd.Timestamp("2025-11-24 09:30")},
@@ -215,8 +218,24 @@ def test_events_of_a_symbol_a_pattern_and_a_time(conn: Connection[TupleRow]) -> 
     first = tickstock.events("AAPL", **ask).iloc[0]
     assert (first["price"], first["details"]) == (10.1, {"body": 0.01})
     assert tickstock.events("AAPL", decimals=True, **ask)["price"].iloc[0] == Decimal("10.1")
-    with pytest.raises(ValueError, match="the last 0 events"):
-        tickstock.events(last=0, **ask)
+    for last in (0, 2.5):
+        with pytest.raises(ValueError, match=f"the last {last} events"):
+            tickstock.events(last=last, **ask)  # type: ignore[arg-type]
+    for timeframe in ("5m", "5 minutes"):
+        with pytest.raises(ValueError, match=f"timeframe='{timeframe}' has no events"):
+            tickstock.events("AAPL", timeframe=timeframe, **ask)
+
+
+@on_one_engine
+@pytest.mark.parametrize("number", [2, np.int64(2), np.int16(2), 10**30])
+def test_the_last_of_any_whole_number(conn: Connection[TupleRow], number: int) -> None:
+    """Those of pandas are numpy's."""
+    minutes = [OPENING + n * MINUTE for n in range(3)]
+    write(conn, minutes=3)
+    record(conn, [event("AAPL", ts=ts) for ts in minutes])
+    wanted = minutes[-min(number, 3) :]
+    assert list(tickstock.candles("AAPL", "1min", last=number, connection=conn).index) == wanted
+    assert list(tickstock.events("AAPL", last=number, connection=conn).index) == wanted
 
 
 @on_one_engine

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime, time
+from operator import index
 from typing import Any, Literal, LiteralString
 from zoneinfo import ZoneInfo
 
@@ -20,12 +21,15 @@ from psycopg.types.numeric import FloatLoader
 from tickstock.db import connection as connections
 from tickstock.db.read import Ask, ask_candles
 from tickstock.db.source import database
+from tickstock.timeframes import TIMEFRAMES
 
 NEW_YORK = ZoneInfo("America/New_York")
 Moment = datetime | date | str
 """A datetime with its time zone; a date, which is the beginning of that day in New York; or either
 as ISO 8601 text."""
 
+MOST = 2**31 - 1
+"""The greatest of PostgreSQL's integers; more rows fit in no memory."""
 TEXT = pd.StringDtype(na_value=np.nan)
 EVENTS = """
 select * from events
@@ -80,7 +84,13 @@ def candles(
     time zone, and (as tickstock.errors.UnknownSymbolError) for a symbol without any bar.
     """
     ask = Ask(
-        symbol, timeframe, _moment("since", since), _moment("until", until), last, sessions, fill
+        symbol,
+        timeframe,
+        _moment("since", since),
+        _moment("until", until),
+        _count("candles", last),
+        sessions,
+        fill,
     )
 
     def rows(cursor: Cursor[TupleRow]) -> list[TupleRow]:
@@ -107,17 +117,20 @@ def events(
 
     The other columns are those of the table events; `details` and `parameters` are dicts, `price` is
     float64 (dollars), or Decimal with `decimals`. What is left out (None) does not restrict. Events
-    that were taken back come only with `retracted`. Raises ValueError for a time without time zone.
+    that were taken back come only with `retracted`. Raises ValueError for a time without time zone,
+    and for a timeframe or `last` that is none.
     """
-    if last is not None and last < 1:
-        raise ValueError(f"the last {last} events? Give last a number from 1 up, or leave it out")
+    if timeframe is not None and timeframe not in TIMEFRAMES:
+        raise ValueError(
+            f"timeframe={timeframe!r} has no events: expected one of {', '.join(TIMEFRAMES)}"
+        )
     chosen = {
         "symbol": symbol,
         "pattern": pattern,
         "timeframe": timeframe,
         "since": _moment("since", since),
         "until": _moment("until", until),
-        "last": last,
+        "last": _count("events", last),
         "retracted": retracted,
     }
 
@@ -203,6 +216,17 @@ def _column(kind: str, values: list[Any], decimals: bool) -> "pd.Series[Any]":
     return pd.Series(values, dtype="object")
 
 
+def _count(what: str, last: int | None) -> int | None:
+    """As PostgreSQL takes it. numpy's numbers, which pandas gives, would be of a type of their own."""
+    if last is None:
+        return None
+    if isinstance(last, bool) or not hasattr(last, "__index__") or last < 1:
+        raise ValueError(
+            f"the last {last} {what}? Give last a whole number from 1 up, or leave it out"
+        )
+    return min(index(last), MOST)
+
+
 def _moment(name: str, moment: Moment | None) -> datetime | None:
     """In UTC. ValueError for a time without time zone: New York's and UTC's are hours apart."""
     if isinstance(moment, str):
@@ -217,6 +241,11 @@ def _moment(name: str, moment: Moment | None) -> datetime | None:
             )
         return moment.astimezone(UTC)
     if moment is not None:
+        if not isinstance(moment, date):
+            raise ValueError(
+                f"{name}={moment!r} can't be read: expected a datetime with its time zone, a date, or"
+                " either as text (pd.Timestamp(…, tz='UTC') makes one of numpy's)"
+            )
         return datetime.combine(moment, time(0), NEW_YORK).astimezone(UTC)
     return None
 

@@ -88,7 +88,7 @@ def test_a_batch_is_written_again_when_its_connection_is_cut_in_the_middle(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="known to Linux only")
-def test_a_database_server_that_vanishes_is_given_up_within_a_minute(url: str) -> None:
+def test_a_machine_that_vanishes_is_given_up_within_a_minute_by_both_sides(url: str) -> None:
     """Loopback loses no packets, so the kernel is asked what it would do."""
     given = conninfo_to_dict(url)
     target = f"{given['host']}/.s.PGSQL.{given.get('port') or 5432}"
@@ -102,6 +102,14 @@ def test_a_database_server_that_vanishes_is_given_up_within_a_minute(url: str) -
             assert option(socket.TCP_USER_TIMEOUT) == 60_000
             idle, each = option(socket.TCP_KEEPIDLE), option(socket.TCP_KEEPINTVL)
             assert idle + each * option(socket.TCP_KEEPCNT) == 60
+            # The server hears the proxy by its Unix socket, where it answers 0 to `show`.
+            server = "select name from pg_settings where name like 'tcp%' and source = 'session'"
+            assert sorted(name for (name,) in conn.execute(server)) == [
+                "tcp_keepalives_count",
+                "tcp_keepalives_idle",
+                "tcp_keepalives_interval",
+                "tcp_user_timeout",
+            ]
         own = make_conninfo(over_tcp, tcp_user_timeout=5_000, keepalives_idle=7)
         with connect(own, program="test") as conn, socket.socket(fileno=dup(conn.fileno())) as s:
             option = partial(s.getsockopt, socket.IPPROTO_TCP)

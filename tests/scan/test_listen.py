@@ -1,5 +1,6 @@
 """Events as they come, for `tickstock listen`: live, or change by change from the table."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,13 @@ from psycopg.rows import TupleRow
 
 from tests.e2e.program import DEADLINE, eventually
 from tests.scan.making import OPENING, change_of, event, payloads, record
-from tests.scan.support import on_one_engine, terminate
+from tests.scan.support import on_one_engine
 from tickstock.db.connection import connect, fetch_value
 from tickstock.embedded.redis import embedded_redis, find_redis_server
-from tickstock.errors import DatabaseUnavailableError, TickstockError
+from tickstock.errors import TickstockError
 from tickstock.redis import PATTERNS_CHANNEL
 from tickstock.scan.consumers import Consumer
-from tickstock.scan.listen import Changes, Event, Wanted, from_postgres, from_redis, in_words
+from tickstock.scan.listen import Changes, Event, Wanted, from_redis, in_words, latest_change
 from tickstock.scan.windows import Span
 
 ALL = Wanted()
@@ -75,10 +76,9 @@ def followed(
 
 
 @on_one_engine
-def test_from_postgres(url: str, conn: Connection[TupleRow]) -> None:
+def test_what_is_told_of_an_event(url: str, conn: Connection[TupleRow]) -> None:
     stop = threading.Event()
-    with listening(from_postgres(url, stop), stop) as ear:
-        await_listener(conn)
+    with listening(followed(url, 0, stop), stop) as ear:
         record(conn, [event("BRK.B", price=493.25)])
         eventually(lambda: ear.heard, "the event")
     assert ear.error is None
@@ -103,30 +103,30 @@ def test_from_postgres(url: str, conn: Connection[TupleRow]) -> None:
     assert in_words(ear.heard[0] | {"late": True, "retracted": True}).split()[-1] == "retracted"
 
 
-@on_one_engine
-def test_a_database_that_goes_away_is_an_error(url: str, conn: Connection[TupleRow]) -> None:
-    stop = threading.Event()
-    with listening(from_postgres(url, stop), stop) as ear:
-        await_listener(conn)
-        assert terminate(conn, "listen") == 1
-        ear.join(DEADLINE)
-    assert isinstance(ear.error, DatabaseUnavailableError)
-    assert "start again" in ear.error.message
-
-
 @pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
-def test_from_redis_until_that_goes_away() -> None:
+def test_from_redis_until_that_goes_away(caplog: pytest.LogCaptureFixture) -> None:
+    told = {
+        "id": 1, "change": 1, "symbol": "A", "timeframe": "1min", "timestamp": "2025-11-24T14:30:00Z",
+        "pattern": "Doji", "direction": "neutral", "price": 10.5,
+    }  # fmt: skip
     stop = threading.Event()
     with embedded_redis() as url, redis.Redis.from_url(url) as client:
         ear = Ear(from_redis(url, stop))
         ear.start()
 
         def is_heard() -> bool:
-            return bool(client.publish(PATTERNS_CHANNEL, '{"price": 10.50}'))
+            return bool(client.publish(PATTERNS_CHANNEL, "hello"))
 
         eventually(is_heard, "it listens")
+        for other in ("", "\ufffd", "[1]", '{"price": 1}'):
+            client.publish(PATTERNS_CHANNEL, other)
+        client.publish(PATTERNS_CHANNEL, json.dumps(told))
         eventually(lambda: ear.heard, "the event")
-        assert ear.heard == [{"price": 10.5}]
+        assert ear.heard == [told]
+        assert (
+            "what came on tickstock_patterns is no event, and is passed over: b'hello'"
+            in caplog.text
+        )
     ear.join(DEADLINE)
     assert isinstance(ear.error, TickstockError)
     assert "start again" in ear.error.message
@@ -236,7 +236,7 @@ def test_who_is_busy_with_an_event_does_not_hold_up_the_queue_of_notifications(
 def test_a_consumer_keeps_its_position(url: str, conn: Connection[TupleRow]) -> None:
     record(conn, [event("OLD")])
     with connect(url, program="listen") as one:
-        consumer = Consumer(one, "alerts", None)
+        consumer = Consumer(one, "alerts", latest_change(one))
         assert consumer.heard == change_of(conn, "OLD"), "a new one hears what comes"
         consumer.save(consumer.heard + 5)
         consumer.save(consumer.heard - 3)
@@ -244,7 +244,7 @@ def test_a_consumer_keeps_its_position(url: str, conn: Connection[TupleRow]) -> 
             connect(url, program="listen") as other,
             pytest.raises(TickstockError, match="another listener is at work as consumer alerts"),
         ):
-            Consumer(other, "alerts", None)
+            Consumer(other, "alerts", 0)
         with connect(url, program="listen") as other:
             assert Consumer(other, "trades", 0).heard == 0
     position = consumer.heard

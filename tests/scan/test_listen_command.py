@@ -3,16 +3,26 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tests.e2e.program import Program, eventually, run, running
+from tests.e2e.program import (
+    DEADLINE,
+    Program,
+    command,
+    environment,
+    eventually,
+    run,
+    running,
+    until,
+)
 from tests.scan.making import change_of, event, payloads, record
 from tests.scan.support import on_one_engine, terminate
 from tickstock.db.connection import fetch_value
@@ -69,6 +79,50 @@ def consuming(url: str, *options: str) -> Iterator[Program]:
 def heard(conn: Connection[TupleRow]) -> int | None:
     found = fetch_value(conn, "select heard from consumers where consumer = 'c'")
     return None if found is None else int(found)
+
+
+@on_one_engine
+def test_without_a_position_it_prints_what_comes_and_heeds_no_forged_notification(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    record(conn, [event("OLD")])
+    with running("listen", "--json", TICKSTOCK_DATABASE_URL=url) as listener:
+        await_reading(url)
+        conn.execute("notify tickstock_patterns, 'hello'")
+        conn.execute("notify tickstock_patterns")
+        record(conn, [event("NEW")])
+        eventually(lambda: listener.output, "what comes")
+        assert listener.stop() == 0
+    assert [json.loads(line) for line in listener.output] == payloads(conn)[1:]
+
+
+@on_one_engine
+def test_who_does_not_read_what_it_prints_does_not_hold_up_the_queue_of_notifications(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """As `tickstock listen | less` does: the queue is the server's, and full it stops all who notify."""
+    with subprocess.Popen(
+        command("listen", "--json"),
+        stdout=subprocess.PIPE,
+        env=environment(TICKSTOCK_DATABASE_URL=url),
+    ) as listener:
+        try:
+            await_reading(url)
+            record(conn, [event(f"S{number}") for number in range(5_000)])
+            usage = "select pg_notification_queue_usage()"
+            eventually(lambda: fetch_value(conn, usage) == 0, "the queue is empty")
+        finally:
+            listener.kill()
+
+
+def await_reading(url: str) -> None:
+    """Until the listener has its position."""
+    until(
+        url,
+        "select exists (select from pg_stat_activity where datname = current_database()"
+        " and application_name = 'tickstock listen'"
+        " and (query like 'listen tickstock%%' or query like '%%e.change >%%'))",
+    )
 
 
 @on_one_engine
@@ -204,6 +258,49 @@ def test_the_program_ends_first(url: str, conn: Connection[TupleRow], tmp_path: 
 
 
 @on_one_engine
+def test_a_program_may_take_longer_than_the_database_lets_sessions_idle(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    """Else its event would be handed over again at each start, and nothing after it."""
+    record(conn, [event("A")])
+    setting = sql.SQL("alter database {} set idle_session_timeout = '500ms'")
+    conn.execute(setting.format(sql.Identifier(conn.info.dbname)))
+    with consuming(url, "--exec", program(tmp_path, WAIT)) as listener:
+        eventually((tmp_path / "begun").exists, "the program runs")
+        until(
+            url,
+            "select not exists (select from pg_stat_activity where datname = current_database()"
+            " and application_name = 'tickstock listen' and clock_timestamp() - state_change < '1 s')",
+        )
+        (tmp_path / "go").touch()
+        eventually(lambda: heard(conn) == change_of(conn, "A"), "it is taken")
+        assert listener.stop() == 0
+
+
+@on_one_engine
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_nobody_else_hands_over_while_the_program_of_one_that_was_killed_still_runs(
+    url: str, conn: Connection[TupleRow], tmp_path: Path, number: signal.Signals
+) -> None:
+    record(conn, [event("A")])
+    with consuming(url, "--exec", program(tmp_path, WAIT)) as listener:
+        eventually((tmp_path / "begun").exists, "the program runs")
+        listener.process.send_signal(number)
+        listener.process.wait(DEADLINE)
+        other = run("listen", "--consumer", "c", TICKSTOCK_DATABASE_URL=url)
+        (tmp_path / "go").touch()
+        assert "another listener is at work as consumer c, or a program" in other.stderr
+    eventually(lambda: symbols(tmp_path) == ["A"], "the program has taken it")
+    free = """
+        select not exists (select from pg_stat_activity
+        where datname = current_database() and application_name = 'tickstock listen')"""
+    until(url, free)
+    with consuming(url, "--exec", program(tmp_path, WAIT)) as listener:
+        eventually(lambda: heard(conn) == change_of(conn, "A"), "it is taken, once more")
+        assert listener.stop() == 0
+
+
+@on_one_engine
 def test_a_second_ctrl_c_ends_the_program_too(
     url: str, conn: Connection[TupleRow], tmp_path: Path
 ) -> None:
@@ -255,6 +352,19 @@ def test_a_pattern_that_nobody_knows_is_told(
     said = "".join(listener.errors)
     assert "named doji so far; did you mean Doji?" in said
     assert "Hammer" not in said
+
+
+@on_one_engine
+def test_a_position_that_no_event_has_reached_is_told(url: str, conn: Connection[TupleRow]) -> None:
+    record(conn, [event("A")])
+    latest = change_of(conn, "A")
+    with running("listen", "--since", str(latest), TICKSTOCK_DATABASE_URL=url) as listener:
+        await_reading(url)
+        assert listener.stop() == 0
+        assert listener.errors == []
+    with running("listen", "--since", str(latest + 7), TICKSTOCK_DATABASE_URL=url) as listener:
+        listener.await_error(f"the latest change of an event is {latest}: nothing comes before")
+        assert listener.stop() == 0
 
 
 @pytest.mark.parametrize(

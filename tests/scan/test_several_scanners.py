@@ -4,11 +4,11 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
@@ -194,6 +194,22 @@ def test_scanners_share_what_waits_and_do_not_wait(url: str, conn: Connection[Tu
             assert 100 < taken < 300, "a half, by the shares of the symbols"
             assert drain(other, scanner).candles == 400 - taken
         assert drain(other, scanner).candles == taken, "it gave them back"
+
+
+@on_one_engine
+def test_scanners_do_not_make_each_other_fail_whatever_isolation_the_database_has(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    opening = new_york("2025-11-24 09:30")
+    setting = sql.SQL("alter database {} set default_transaction_isolation = 'repeatable read'")
+    conn.execute(setting.format(sql.Identifier(conn.info.dbname)))
+    scanner = Scanner([summing()])
+    with connect(url, program="test") as other, other.transaction():
+        other.execute("select feed_clock()")
+        write(conn, bar("A", opening))
+        drain(conn, Scanner([summing()]))
+        write(conn, bar("A", opening + timedelta(minutes=1)))
+        assert scanner.scan(other).candles == 1
 
 
 @on_one_engine

@@ -2,8 +2,11 @@
 but for `options`, `settings` and `reference`, which are for all of them.
 """
 
+import errno
 import importlib
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ COMMANDS = {
     "completion": "Print a script that lets the shell complete commands.",
 }
 """What each is for, in a line; shown without importing them, which would take a second."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Program(click.Group):
@@ -114,6 +118,22 @@ class _Program(click.Group):
             raise DatabaseUnavailableError(
                 f"the database refused: {first_line(error)}. `tickstock db status` says what is there."
             ) from error
+        except OSError as error:
+            # What has no name is what we print to; a reader that has gone (EPIPE) is click's business.
+            if error.errno not in NO_ROOM or error.filename is not None:
+                raise
+            _forget_output()
+            raise TickstockError(
+                f"the output can't be written: {error.strerror}. Make room where it goes, and start the "
+                "command again"
+            ) from error
+
+
+def _forget_output() -> None:
+    """What is still in the buffer: Python would try to write it as it ends, and complain again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _has_settings(command: click.Command | None) -> bool:

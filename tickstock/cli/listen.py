@@ -18,9 +18,9 @@ from tickstock.scan.listen import (
     Changes,
     Event,
     Wanted,
-    from_postgres,
     from_redis,
     in_words,
+    latest_change,
     telling_of_loss,
 )
 from tickstock.timeframes import TIMEFRAMES
@@ -152,13 +152,19 @@ def listen(
     with database(database_url) as source, connect(source.url, program="listen") as conn:
         require_schema(conn)
         _tell_of_unknown(conn, patterns)
-        if since is None and name is None:
-            conn.close()
-            _print(filter(wanted.holds, from_postgres(source.url, stop)), as_json)
-            return
         with telling_of_loss():
-            consumer = Consumer(conn, name, since) if name else None
-            begin = consumer.heard if consumer else since or 0
+            latest = latest_change(conn)
+            begin = latest if since is None else since
+            consumer = Consumer(conn, name, begin) if name else None
+            if consumer:
+                begin = consumer.heard
+            if (
+                begin > latest
+            ):  # as may be after a restore: events from here to there would be passed over
+                log.warning(
+                    "the latest change of an event is %d: nothing comes before one above %d",
+                    *(latest, begin),
+                )
             if hand and consumer:
                 _hand_over(Changes(conn, begin, wanted, stop, most=20), consumer, hand, stop)
             else:
@@ -183,10 +189,13 @@ def _follow(changes: Changes, consumer: Consumer | None, as_json: bool) -> None:
 
 
 def _hand_over(changes: Changes, consumer: Consumer, hand: Hand, stop: threading.Event) -> None:
-    """Saved event by event: what has been taken is not handed over again."""
+    """Saved event by event: what has been taken is not handed over again.
+
+    The program holds our session open: should we be killed, nobody else hands over while it still runs.
+    """
     for batch in changes.batches():
         for change, event in batch:
-            if stop.is_set() or (event and not hand.give(event)):
+            if stop.is_set() or (event and not hand.give(event, consumer.fileno())):
                 return
             if event:
                 consumer.save(change)

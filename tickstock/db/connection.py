@@ -28,11 +28,20 @@ quarter of an hour to two hours. A server that is slow acknowledges, and is wait
 SETTINGS = """
 select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
   set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false),
-  set_config('default_transaction_isolation', 'read committed', false)
+  set_config('client_encoding', 'UTF8', false),
+  set_config('default_transaction_isolation', 'read committed', false),
+  set_config('idle_session_timeout', '0', false),
+  set_config('tcp_user_timeout', '60000', false), set_config('tcp_keepalives_idle', '30', false),
+  set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),
+  set_config('search_path', concat_ws(', ', 'public', nullif(current_setting('search_path'), '')), false)
 """
-"""By a statement: poolers such as pgbouncer refuse what comes as startup options. psycopg reads times and
-intervals in these styles alone, and a database or role may have been given others. And a transaction that
-keeps its first snapshot would not see what those have written for which it waits."""
+"""By a statement: poolers such as pgbouncer refuse what comes as startup options. A database or role may have
+been given others. psycopg reads times and intervals in these styles alone; and who waits for a lock must see
+what its holder has done, which is so in read committed alone. Sessions that wait, for a bar or for a program
+to end, hold locks meanwhile: they are not idle. And a machine of ours that is gone is to be noticed by the
+server as soon as the other way round: what its sessions have locked would stay so for two hours. A schema
+that comes before public, such as that of the user's name, would get our tables, and what is named like them
+would hide them."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",

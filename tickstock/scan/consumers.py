@@ -5,7 +5,6 @@ from psycopg.rows import TupleRow
 
 from tickstock.db.connection import fetch_value
 from tickstock.errors import TickstockError
-from tickstock.scan.listen import latest_change
 
 # Two keys: the names are a space of their own. Held by the session: who dies gives it back.
 LOCK = "select pg_try_advisory_lock(hashtext('tickstock.consumer'), hashtext(%s))"
@@ -23,16 +22,21 @@ class Consumer:
     TickstockError if another one listens under this name.
     """
 
-    def __init__(self, conn: Connection[TupleRow], name: str, since: int | None) -> None:
-        """since: where it begins if it is new; None: with what comes from now on."""
+    def __init__(self, conn: Connection[TupleRow], name: str, since: int) -> None:
+        """since: where it begins if it is new."""
         self._conn = conn
         self._name = name
         if not fetch_value(conn, LOCK, name):
             raise TickstockError(
-                f"another listener is at work as consumer {name}: stop it, or choose another name"
+                f"another listener is at work as consumer {name}, or a program that one of --exec "
+                "started before it was killed: stop it, or choose another name"
             )
-        conn.execute(BEGIN, (name, latest_change(conn) if since is None else since))
+        conn.execute(BEGIN, (name, since))
         self.heard = int(fetch_value(conn, HEARD, name))
+
+    def fileno(self) -> int:
+        """The socket of the session that holds the name: who else has it open holds the name, too."""
+        return self._conn.fileno()
 
     def save(self, change: int) -> None:
         """Remember that everything up to this change has been dealt with."""

@@ -50,11 +50,14 @@ class Hand:
         self._patience = patience
         self._first_wait = first_wait
 
-    def give(self, event: Event) -> bool:
-        """Whether the event has been dealt with: taken, or given up. False if `stop` came before."""
+    def give(self, event: Event, held: int) -> bool:
+        """Whether the event has been dealt with: taken, or given up. False if `stop` came before.
+
+        held: a file descriptor that the program keeps open as long as it runs, whatever becomes of us.
+        """
         backoff = Backoff(first=self._first_wait, cap=60.0)
         for number in range(1, self._tries + 1):
-            problem = self._run(event)
+            problem = self._run(event, held)
             if problem is None:
                 return True
             log.warning("event %s, try %d of %d: %s", event["id"], number, self._tries, problem)
@@ -66,12 +69,13 @@ class Hand:
         )
         return True
 
-    def _run(self, event: Event) -> str | None:
+    def _run(self, event: Event, held: int) -> str | None:
         """Run it to its end; what went wrong, if anything."""
         try:
             running = subprocess.Popen(
                 self._words,
                 stdin=subprocess.PIPE,
+                pass_fds=(held,),
                 start_new_session=True,  # Ctrl-C is for us: the program ends what it does
             )
         except OSError as error:

@@ -1,10 +1,11 @@
-"""Events as they come: from Redis or by NOTIFY, or change by change from the table."""
+"""Events as they come: from Redis, or change by change from the table."""
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
@@ -13,13 +14,17 @@ from psycopg.rows import TupleRow
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tickstock.db.connection import connect, first_line
+from tickstock.db.connection import first_line
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import PATTERNS_CHANNEL, RedisError, require
+
+log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 """What tickstock.event_payload() tells of an event."""
 
+TOLD = {"id", "change", "symbol", "timeframe", "timestamp", "pattern", "direction", "price"}
+"""What each event tells, at least."""
 POLL = 0.2
 """Seconds after which a quiet channel lets us look at the stop event."""
 BATCH = 1_000
@@ -54,16 +59,6 @@ class Wanted:
         )
 
 
-def from_postgres(url: str, stop: threading.Event) -> Iterator[Event]:
-    """Events notified on the channel `tickstock_patterns` from now on."""
-    with connect(url, program="listen") as conn:
-        conn.execute("listen tickstock_patterns")
-        with telling_of_loss():
-            while not stop.is_set():
-                for notify in conn.notifies(timeout=POLL):
-                    yield cast(Event, orjson.loads(notify.payload))
-
-
 def from_redis(url: str, stop: threading.Event) -> Iterator[Event]:
     """Events published on the channel `tickstock_patterns` from now on."""
     connection = require(url)
@@ -75,13 +70,23 @@ def from_redis(url: str, stop: threading.Event) -> Iterator[Event]:
         try:
             while not stop.is_set():
                 message = channel.get_message(timeout=POLL)
-                if message is not None:
-                    yield cast(Event, orjson.loads(message["data"]))
+                if message is not None and (event := _event_in(message["data"])):
+                    yield event
         except RedisError as error:
             raise TickstockError(
                 f"Redis went away while listening: {str(error).rstrip('.')}. Events are kept in "
                 "the table events; start again to hear new ones."
             ) from error
+
+
+def _event_in(data: bytes) -> Event | None:
+    """None, and a warning, for what somebody else has published there."""
+    with suppress(ValueError):
+        event = orjson.loads(data)
+        if isinstance(event, dict) and event.keys() >= TOLD:
+            return event
+    log.warning("what came on %s is no event, and is passed over: %.80r", PATTERNS_CHANNEL, data)
+    return None
 
 
 @contextmanager
