@@ -4,8 +4,10 @@ union all
 select replace(view_name, 'candles_', 'ohlcv_'), format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass
 from timescaledb_information.continuous_aggregates where view_schema = 'tickstock'
 union all
-select name, name::regclass from unnest(array['ticks', 'events', 'refused_bars', 'ohlcv_revisions', 'backfills', 'trading_days',
-                                              'tickstock.dirty', 'tickstock.scan_queue']) name;
+-- Whatever the search_path of who looks.
+select name, ('public.' || name)::regclass from unnest(array['ticks', 'events', 'refused_bars', 'ohlcv_revisions', 'backfills', 'trading_days']) name
+union all
+select name, name::regclass from unnest(array['tickstock.dirty', 'tickstock.scan_queue']) name;
 comment on view tickstock.storage is 'Which table holds the rows of which relation.';
 
 create or replace view tickstock.columnstore as

@@ -261,6 +261,27 @@ def test_the_policy_goes_by_the_feeds_clock(engine: Engine, conn: Connection[Tup
     assert fetch_value(conn, "select bars_since from tickstock.freshness") == SINCE
 
 
+def test_house_is_kept_whatever_the_search_path(conn: Connection[TupleRow]) -> None:
+    """That of the session, or of the role whose job it is; what is called is named in full."""
+    fill(conn)
+    conn.execute("update storage_policy set keep_bars = '14 days', columnstore_after = '3 days'")
+    before = read_snapshot(conn)
+    conn.execute("set search_path = ''")
+    for statement in (
+        "call public.ohlcv_refresh()",
+        "call public.ohlcv_keep_house()",
+        "update public.ohlcv_1min set volume = volume + 1",
+        "call public.ohlcv_keep_house()",
+        "call public.ohlcv_refresh()",
+        "select * from tickstock.relation_sizes",
+    ):
+        conn.execute(statement)
+    conn.execute("set search_path = public")
+    dropped = [bar for bar in before.bars if bar[1] < SINCE]
+    assert dropped
+    assert differences(read_snapshot(conn), dropped=dropped) == []
+
+
 @pytest.mark.parametrize("before", ["2025-11-27", "2030-01-01", None])
 def test_the_feeds_last_week_is_not_dropped(conn: Connection[TupleRow], before: str | None) -> None:
     for bars in (False, True):

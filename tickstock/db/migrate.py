@@ -123,7 +123,7 @@ def _create_extension(conn: Connection[TupleRow]) -> None:
         # A connection of its own: a server that has not preloaded the library cuts it.
         with psycopg.connect(url, password=conn.info.password or None, autocommit=True) as own:
             own.execute("set client_min_messages = error")
-            own.execute("create extension if not exists timescaledb")
+            own.execute("create extension if not exists timescaledb schema public")
     except psycopg.Error as error:
         raise TickstockError(
             f"the server at {where(url)} has TimescaleDB, but it can't be switched on: "
