@@ -92,6 +92,7 @@ create or replace function tickstock.before_truncate() returns trigger
 language plpgsql
 as $$
 begin
+  perform tickstock.refuse_older_snapshot('truncate ohlcv_1min');
   insert into tickstock.dirty (symbol, granule, since)
   select symbol, public.candle_start('30min', ts), min(ts) from public.ohlcv_1min
   where ts >= tickstock.bars_since()  -- what is being dropped leaves its candles behind
@@ -131,6 +132,7 @@ declare
   changed date[];
   first_day date;
 begin
+  perform tickstock.refuse_older_snapshot('a change of trading_days');
   if tg_op = 'INSERT' then
     changed := array(select day from new_days);
   elsif tg_op = 'DELETE' then

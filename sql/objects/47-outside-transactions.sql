@@ -13,6 +13,19 @@ end $$;
 comment on function tickstock.no_commit_here() is
   'What the server says of a commit within a transaction block or a function.';
 
+create or replace function tickstock.refuse_older_snapshot(caller text) returns void
+language plpgsql stable
+as $$
+begin
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    raise exception '% waits for others and then has to see what they did: not in a transaction that is %', caller, current_setting('transaction_isolation')
+      using errcode = 'invalid_transaction_state',
+        hint = 'Use read committed: begin isolation level read committed, or where another one is the default, set default_transaction_isolation = ''read committed''.';
+  end if;
+end $$;
+comment on function tickstock.refuse_older_snapshot(text) is
+  'Raises an error in a transaction that goes on reading the database as it was when it began, under which locks keep nothing from being missed.';
+
 create or replace procedure tickstock.refuse_transaction_block(caller text)
 language plpgsql
 as $$
@@ -30,6 +43,7 @@ begin
       using errcode = 'active_sql_transaction',
         hint = 'In psql: without begin, or after commit. psycopg: connect with autocommit=True. Functions and do blocks in a transaction can''t call it.';
   end if;
+  perform tickstock.refuse_older_snapshot(caller || '()');
 end $$;
 comment on procedure tickstock.refuse_transaction_block(text) is
-  'Raises an error if the procedure of this name, which calls this one, has been called within a transaction block or a function, where it could not commit.';
+  'Raises an error if the procedure of this name, which calls this one, has been called within a transaction block or a function, where it could not commit, or under an isolation level that hides what others commit.';

@@ -28,11 +28,13 @@ quarter of an hour to two hours. A server that is slow acknowledges, and is wait
 SETTINGS = """
 select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
   set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false),
+  set_config('default_transaction_isolation', 'read committed', false),
   set_config('search_path', concat_ws(', ', 'public', nullif(current_setting('search_path'), '')), false)
 """
 """By a statement: poolers such as pgbouncer refuse what comes as startup options. psycopg reads times and
 intervals in these styles alone, and a database or role may have been given others. A schema that comes before
-public, such as that of the user's name, would get our tables, and what is named like them would hide them."""
+public, such as that of the user's name, would get our tables, and what is named like them would hide them.
+Under another isolation level, who has waited for a lock does not see what was done meanwhile."""
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
