@@ -10,5 +10,5 @@ select name, name::regclass from unnest(array['tickstock.dirty', 'tickstock.scan
 comment on view tickstock.storage is 'Which table holds the rows of which relation.';
 
 create or replace view tickstock.columnstore as
-select null::text as relation, null::bigint as chunks, null::bigint as bytes, null::bigint as bytes_before where false;
+select null::text as relation, null::bigint as chunks, null::bigint as bytes, null::bigint as bytes_before, null::bigint as rows where false;
 comment on view tickstock.columnstore is 'What is in the columnstore: nothing, for this engine has none.';

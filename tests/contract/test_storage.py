@@ -428,6 +428,23 @@ def test_the_sizes_told_are_those_on_disk(conn: Connection[TupleRow]) -> None:
 
 
 @on_community
+def test_rows_in_the_columnstore_are_told(conn: Connection[TupleRow]) -> None:
+    fill(conn)
+    conn.execute("call ohlcv_refresh()")
+    told = "select approximate_rows from tickstock.relation_sizes where relation = %s"
+    assert fetch_value(conn, told, "ohlcv_1min") is None
+    conn.execute("call tickstock.to_columnstore('2025-11-14')")
+    moved = fetch_value(conn, "select count(*) from ohlcv_1min where ts < '2025-11-13'")
+    assert fetch_value(conn, told, "ohlcv_1min") == moved > 0
+    conn.execute("analyze")
+    for timeframe in ("1min", "5min", "daily"):
+        stored = sql.SQL("select count(*) from tickstock.{}").format(
+            sql.Identifier(f"candles_{timeframe}")
+        )
+        assert conn.execute(stored).fetchone() == (fetch_value(conn, told, f"ohlcv_{timeframe}"),)
+
+
+@on_community
 def test_the_scheduler_keeps_candles_fresh_and_house_clean(conn: Connection[TupleRow]) -> None:
     fill(conn)
     feed_clock_passes(conn)
