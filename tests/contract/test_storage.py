@@ -261,6 +261,29 @@ def test_the_policy_goes_by_the_feeds_clock(engine: Engine, conn: Connection[Tup
     assert fetch_value(conn, "select bars_since from tickstock.freshness") == SINCE
 
 
+def test_a_session_that_failed_to_keep_house_lets_others_keep_it(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """Once it has kept house after all; until then, they say who holds them up."""
+    fill(conn)
+    conn.execute("update storage_policy set keep_bars = '14 days'")
+    notices: list[str] = []
+    with connect(url, program="writer") as writer, connect(url, program="other") as other:
+        other.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        with writer.transaction(force_rollback=True):
+            writer.execute(LATE)
+            conn.execute("set lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                conn.execute("call ohlcv_keep_house()")
+        other.execute("call ohlcv_keep_house()")
+        (said,) = notices
+        assert f"(pid {conn.info.backend_pid})" in said
+        conn.execute("call ohlcv_keep_house()")
+        assert fetch_value(conn, "select tickstock.bars_since()") == SINCE
+        other.execute("call ohlcv_keep_house()")
+        assert len(notices) == 1
+
+
 def test_house_is_kept_whatever_the_search_path(conn: Connection[TupleRow]) -> None:
     """That of the session, or of the role whose job it is; what is called is named in full."""
     fill(conn)
