@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
@@ -139,6 +140,29 @@ def test_a_schema_before_public_is_left_alone(engine: Engine, empty_url: str) ->
         assert mine.execute("select what from events").fetchall() == [("mine",)]
         ours = "select oid::regclass from pg_class where relnamespace = %s::regnamespace"
         assert mine.execute(ours, (mine.info.user,)).fetchall() == [("events",)]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_of_another_encoding_is_refused(empty_url: str, encoding: str) -> None:
+    """As createdb makes it where the cluster was made under the locale C, in a container for instance."""
+    with psycopg.connect(empty_url, autocommit=True) as conn:
+        name = f"{conn.info.dbname}_{encoding.lower()}"
+        made = sql.SQL("create database {} template template0 encoding {} locale 'C'")
+        conn.execute(made.format(sql.Identifier(name), encoding))
+        try:
+            with pytest.raises(TickstockError, match=f"{encoding}.*--encoding=UTF8"):
+                migrate(make_conninfo(empty_url, dbname=name))
+        finally:
+            conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def test_the_encoding_of_a_terminal_is_no_matter(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    migrate(empty_url)
+    with connect(empty_url, program="test") as conn:
+        assert conn.execute("select '…€'").fetchone() == ("…€",)
 
 
 def test_without_timescaledb_means_plain_tables(empty_url: str) -> None:

@@ -28,6 +28,7 @@ quarter of an hour to two hours. A server that is slow acknowledges, and is wait
 SETTINGS = """
 select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
   set_config('intervalstyle', 'postgres', false), set_config('jit', 'off', false),
+  set_config('client_encoding', 'UTF8', false),
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('search_path', concat_ws(', ', 'public', nullif(current_setting('search_path'), '')), false)
 """

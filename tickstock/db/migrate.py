@@ -34,14 +34,17 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
     """Bring the schema of this database up to date; does nothing when it already is.
 
     Creates the extension timescaledb where the server offers it, unless told not to.
-    Raises TickstockError when a released migration was changed, or the server refuses one.
+    Raises TickstockError when a released migration was changed, or the server refuses one, and for a
+    new database that can't hold every text.
     """
     with connect(url, program="migrate") as conn:
         conn.execute(LOCK)
         conn.execute("set client_min_messages = warning")
         try:
-            if use_timescaledb and not _has_schema(conn):
-                _create_extension(conn)
+            if not _has_schema(conn):
+                _check_encoding(conn)
+                if use_timescaledb:
+                    _create_extension(conn)
             with conn.transaction():
                 _become_owner(conn)
                 return _apply(conn)
@@ -110,6 +113,16 @@ def _engine(conn: Connection[TupleRow]) -> str:
         return "postgres"
     license_ = fetch_value(conn, "select current_setting('timescaledb.license', true)")
     return "community" if license_ == "timescale" else "apache"
+
+
+def _check_encoding(conn: Connection[TupleRow]) -> None:
+    """A cluster made under the locale C has SQL_ASCII, whose texts nobody can tell from bytes."""
+    encoding = fetch_value(conn, "select current_setting('server_encoding')")
+    if encoding != "UTF8":
+        raise TickstockError(
+            f"the database at {where(conn.info.dsn)} has the encoding {encoding}, and tickstock needs "
+            "UTF8: make a new one with `createdb --template=template0 --encoding=UTF8 NAME`"
+        )
 
 
 def _create_extension(conn: Connection[TupleRow]) -> None:
