@@ -53,6 +53,12 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
                 f"not allowed to install the schema on {where(url)}: {first_line(error)}. "
                 "Migrate as the owner of the database."
             ) from error
+        except psycopg.errors.DependentObjectsStillExist as error:
+            which = "; ".join((error.diag.message_detail or first_line(error)).splitlines())
+            raise TickstockError(
+                f"the schema on {where(url)} can't be upgraded, since what is not tickstock's depends on it: "
+                f"{which}. Keep its definition (pg_dump --schema-only), drop it, migrate, and make it anew."
+            ) from error
 
 
 def _become_owner(conn: Connection[TupleRow]) -> None:
