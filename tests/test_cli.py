@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import tickstock
@@ -156,6 +157,22 @@ def test_no_schema(empty_url: str, arguments: tuple[str, ...]) -> None:
     assert line.startswith(
         "Error: the database has no tickstock schema: run `tickstock db migrate`"
     )
+
+
+@on_one_engine
+def test_a_limit_of_the_servers(url: str) -> None:
+    """The database has not gone away, and to start again would not help."""
+    with connect(url, program="test") as conn:
+        conn.execute(
+            sql.SQL("alter database {} set statement_timeout = '2s'").format(
+                sql.Identifier(conn.info.dbname)
+            )
+        )
+        with conn.transaction():
+            conn.execute("lock table tickstock.migrations")
+            line = failure(1, "db", "status", TICKSTOCK_DATABASE_URL=url)
+    assert "due to statement timeout" in line
+    assert "raise it with `alter role`" in line
 
 
 @on_one_engine

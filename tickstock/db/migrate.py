@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 import tickstock
 from tickstock import sqlfiles
-from tickstock.db.connection import connect, fetch_value, first_line, where
+from tickstock.db.connection import connect, fetch_value, first_line, where, without_time_limits
 from tickstock.errors import TickstockError
 from tickstock.sqlfiles import SqlFile
 
@@ -38,6 +38,7 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
     new database that can't hold every text.
     """
     with connect(url, program="migrate") as conn:
+        without_time_limits(conn)
         conn.execute(LOCK)
         conn.execute("set client_min_messages = warning")
         try:
