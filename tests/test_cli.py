@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import tickstock
-from tickstock.db.connection import connect, parse
+from tickstock.db.connection import connect, fetch_value, parse
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import client
 from tickstock.simulator import RandomMarket, Simulator
@@ -157,6 +157,20 @@ def test_no_schema(empty_url: str, arguments: tuple[str, ...]) -> None:
     assert line.startswith(
         "Error: the database has no tickstock schema: run `tickstock db migrate`"
     )
+
+
+def test_the_database_tells_what_becomes_of_old_bars(url: str) -> None:
+    with connect(url, program="test") as conn:
+        engine = fetch_value(conn, "select tickstock_engine()")
+        for policy, kept, moved in (
+            ("keep_bars = null, columnstore_after = '14 days'", "for ever", "after 14 days"),
+            ("keep_bars = '2 years', columnstore_after = null", "730 days", "never"),
+        ):
+            conn.execute(f"update storage_policy set {policy}".encode())
+            told = run("db", "status", TICKSTOCK_DATABASE_URL=url).stdout
+            assert re.search(rf"^ bars are kept +{kept}$", told, re.MULTILINE)
+            lines = re.findall(r"^ into the columnstore +(.+)$", told, re.MULTILINE)
+            assert lines == ([moved] if engine == "community" else [])
 
 
 @on_one_engine
