@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import tickstock
-from tickstock.db.connection import connect, parse
+from tickstock.db.connection import connect, fetch_value, parse
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 from tickstock.redis import client
 from tickstock.simulator import RandomMarket, Simulator
@@ -172,6 +172,36 @@ def test_no_schema(empty_url: str, arguments: tuple[str, ...]) -> None:
     assert line.startswith(
         "Error: the database has no tickstock schema: run `tickstock db migrate`"
     )
+
+
+def test_the_database_tells_what_becomes_of_old_bars(url: str) -> None:
+    with connect(url, program="test") as conn:
+        engine = fetch_value(conn, "select tickstock_engine()")
+        for policy, kept, moved in (
+            ("keep_bars = null, columnstore_after = '14 days'", "for ever", "after 14 days"),
+            ("keep_bars = '2 years', columnstore_after = null", "730 days", "never"),
+        ):
+            conn.execute(f"update storage_policy set {policy}".encode())
+            told = run("db", "status", TICKSTOCK_DATABASE_URL=url).stdout
+            assert re.search(rf"^ bars are kept +{kept}$", told, re.MULTILINE)
+            lines = re.findall(r"^ into the columnstore +(.+)$", told, re.MULTILINE)
+            assert lines == ([moved] if engine == "community" else [])
+
+
+@on_one_engine
+def test_a_limit_of_the_servers(url: str) -> None:
+    """The database has not gone away, and to start again would not help."""
+    with connect(url, program="test") as conn:
+        conn.execute(
+            sql.SQL("alter database {} set statement_timeout = '2s'").format(
+                sql.Identifier(conn.info.dbname)
+            )
+        )
+        with conn.transaction():
+            conn.execute("lock table tickstock.migrations")
+            line = failure(1, "db", "status", TICKSTOCK_DATABASE_URL=url)
+    assert "due to statement timeout" in line
+    assert "raise it with `alter role`" in line
 
 
 @on_one_engine

@@ -178,7 +178,8 @@ begin atomic
   )
   select m.symbol, lower(r.stretch), upper(r.stretch)
   from (select m.symbol, range_agg(m.stretches) as stretches from missing m group by m.symbol) m
-  cross join lateral unnest(m.stretches) r (stretch);
+  -- Bars that have been dropped are not owed: what was told of them is forgotten, and new ones are refused.
+  cross join lateral unnest(m.stretches - tstzmultirange(tstzrange('-infinity', tickstock.bars_since()))) r (stretch);
 end;
 comment on function tickstock.owed(timestamptz) is
   'What was promised and neither covered live nor told by another source, and what is in doubt, per symbol (* stands for all symbols); until: the feed''s time now, for subscriptions that were lost and have not come back.';

@@ -35,3 +35,17 @@ begin
 end $$;
 comment on procedure tickstock.refuse_transaction_block(text) is
   'Raises an error if the procedure of this name, which calls this one, has been called within a transaction block or a function, where it could not commit, or if its transactions would not see what others commit.';
+
+create or replace procedure tickstock.let_go(name text)
+language plpgsql
+as $$
+begin
+  -- More than once where a call of this session failed: nobody has let go for it.
+  while exists (select from pg_catalog.pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and objsubid = 1
+                and database = (select oid from pg_catalog.pg_database where datname = current_database())
+                and objid::bigint = hashtext(name)::bigint & x'ffffffff'::bigint) loop
+    perform pg_advisory_unlock(hashtext(name));
+  end loop;
+end $$;
+comment on procedure tickstock.let_go(text) is
+  'Releases the advisory lock of this name, which this session holds, however often it was taken.';

@@ -145,11 +145,7 @@ begin
     commit;
   end loop;
   commit;  -- refresh_batch's own hold of the lock, which is its transaction's
-  while exists (select from pg_catalog.pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and objsubid = 1
-                and database = (select oid from pg_catalog.pg_database where datname = current_database())
-                and objid::bigint = hashtext('tickstock.refresh')::bigint & x'ffffffff'::bigint) loop
-    perform pg_advisory_unlock(hashtext('tickstock.refresh'));
-  end loop;
+  call tickstock.let_go('tickstock.refresh');
 end $$;
 comment on procedure ohlcv_refresh(boolean) is
   'Materializes the candles whose half hours have changed and are over, and 5min and 15min candles that are over of one that is not. Changes cost, never results: the views are exact without it. Call it outside a transaction block. One runs at a time: another one waits for it, or with wait => false leaves the work to it.';

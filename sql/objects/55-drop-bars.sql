@@ -77,7 +77,7 @@ begin
       -- One by one, and the table before its indexes, which drop_chunks() would lock first: no deadlock with readers.
       begin
         execute format('lock table only %s in access exclusive mode', chunk_names[i]);
-        execute 'select drop_chunks(''public.ohlcv_1min'', older_than => $1)' using chunk_ends[i];
+        execute 'select public.drop_chunks(''public.ohlcv_1min'', older_than => $1)' using chunk_ends[i];
       exception when undefined_table then
         null;  -- dropped meanwhile
       end;

@@ -7,8 +7,15 @@ declare
   clock timestamptz := (select least(latest, now()) from public.latest_minute() latest where latest is not null);
 begin
   call tickstock.refuse_transaction_block('ohlcv_keep_house');
-  if clock is null or not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
-    return;  -- there is nothing, or another session is at it
+  if clock is null then
+    return;
+  end if;
+  if not pg_try_advisory_lock(hashtext('tickstock.keep_house')) then
+    raise notice 'nothing is done: another session is keeping house, or was interrupted at it and has not ended (pid %)',
+      (select min(pid) from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 1
+       and database = (select oid from pg_catalog.pg_database where datname = current_database())
+       and objid::bigint = hashtext('tickstock.keep_house')::bigint & x'ffffffff'::bigint);
+    return;
   end if;
   if policy.keep_bars is not null then
     call public.drop_bars(clock - policy.keep_bars);
@@ -21,7 +28,7 @@ begin
     delete from tickstock.unqueued_changes;
     perform tickstock.note_unqueued_change();
   end if;
-  perform pg_advisory_unlock(hashtext('tickstock.keep_house'));
+  call tickstock.let_go('tickstock.keep_house');
 end $$;
 comment on procedure ohlcv_keep_house() is
   'Applies storage_policy: drops bars that are too old, moves old ones into the columnstore. tickstock''s programs call it every hour. Call it outside a transaction block.';

@@ -8,14 +8,16 @@ with recursive part (relation, part) as (
   select part.relation, i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.part
 )
 select p.relation, (sum(pg_catalog.pg_total_relation_size(p.part)) + coalesce(max(s.bytes), 0))::bigint as bytes,
-  -- Never analyzed: -1. Of a hypertable, rows are in its chunks.
-  (sum(c.reltuples) filter (where c.reltuples >= 0 and not c.relhassubclass))::bigint as approximate_rows, count(*) - 1 as chunks,
+  -- Never analyzed: -1. Of a hypertable, rows are in its chunks; of a chunk in the columnstore the planner knows
+  -- but those that have been written since.
+  coalesce((sum(c.reltuples) filter (where c.reltuples >= 0 and not c.relhassubclass))::bigint + coalesce(max(s.rows), 0), max(s.rows))
+    as approximate_rows, count(*) - 1 as chunks,
   coalesce(max(s.chunks), 0) as columnstore_chunks, coalesce(max(s.bytes), 0) as columnstore_bytes
 from part p join pg_catalog.pg_class c on c.oid = p.part
 left join tickstock.columnstore s on s.relation = p.relation
 group by p.relation;
 comment on view tickstock.relation_sizes is
-  'Size on disk of each relation with its indexes, chunks and columnstore, and its rows as the planner knows them (as of the last analyze; null: there was none yet).';
+  'Size on disk of each relation with its indexes, chunks and columnstore, and its rows: those in the columnstore as of their move there, others as the planner knows them (as of the last analyze; null: there was none yet).';
 
 create or replace view tickstock.freshness as
 select feed_clock() as feed_clock,

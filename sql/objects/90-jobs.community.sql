@@ -6,7 +6,8 @@ create or replace procedure tickstock.refresh_job(job_id integer, config jsonb)
 language plpgsql
 as $$
 begin
-  perform set_config('default_transaction_isolation', 'read committed', false);
+  perform set_config('default_transaction_isolation', 'read committed', false);  -- as our programs do, see connect()
+  commit;
   call public.ohlcv_refresh(wait => false);
 end $$;
 comment on procedure tickstock.refresh_job(integer, jsonb) is 'Job, every ten seconds: ohlcv_refresh().';
@@ -15,7 +16,8 @@ create or replace procedure tickstock.keep_house_job(job_id integer, config json
 language plpgsql
 as $$
 begin
-  perform set_config('default_transaction_isolation', 'read committed', false);
+  perform set_config('default_transaction_isolation', 'read committed', false);  -- as our programs do, see connect()
+  commit;
   call public.ohlcv_keep_house();
 end $$;
 comment on procedure tickstock.keep_house_job(integer, jsonb) is 'Job, every hour: ohlcv_keep_house().';

@@ -70,6 +70,7 @@ from (values
   ('routine', 'public', 'ohlcv_refresh', 'EXECUTE'),
   ('routine', 'tickstock', 'refuse_transaction_block', 'EXECUTE'),
   ('routine', 'tickstock', 'no_commit_here', 'EXECUTE'),
+  ('routine', 'tickstock', 'let_go', 'EXECUTE'),
   ('routine', 'tickstock', 'thin_marks', 'EXECUTE'),
   ('routine', 'tickstock', 'move_recent', 'EXECUTE'),
   ('routine', 'tickstock', 'refresh_batch', 'EXECUTE'),

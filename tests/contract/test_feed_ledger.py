@@ -250,3 +250,40 @@ def test_what_was_covered_live_and_has_no_bar_is_confirmed_empty(
     ).fetchall()
     # Live from the 16th minute up to the 45th, by the file for all symbols from the 50th up to the 55th.
     assert rows == [("A", 2, 29 - 1 + 5, 100 - 2 - 33), ("B", 2, 5, 100 - 2 - 5)]
+
+
+def test_bars_that_have_been_dropped_are_not_owed(conn: Connection[TupleRow]) -> None:
+    """REST would be asked for them for ever: what it tells is refused, and that it told is forgotten."""
+    day = 24 * 60
+    write(
+        conn, [Stretch(["A"], 0, 60, "lost"), Stretch(["A"], 70, 35 * day, "intended")], False, []
+    )
+    conn.execute("insert into tickstock.doubts values ('B', %s), ('B', %s)", (ts(30), ts(34 * day)))
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select 'A', ts, 1, 1, 1, 1, 1 from generate_series(%s, %s, interval '1 day') ts",
+        (ts(0), ts(35 * day)),
+    )
+    told = (
+        "select count(tickstock.settle(symbol, starts, ends, 'infinity', 'rest', 3)) from feed_gaps"
+    )
+    assert fetch_value(conn, told) == 5
+    gaps = "select symbol, starts, ends from feed_gaps order by symbol, starts"
+    assert conn.execute(gaps).fetchall() == []
+    conn.execute("insert into tickstock.doubts values ('B', %s), ('B', %s)", (ts(30), ts(34 * day)))
+    conn.execute("call drop_bars(%s)", (ts(20 * day),))
+    doubt = ("B", ts(34 * day), ts(34 * day + 1))
+    assert conn.execute(gaps).fetchall() == [doubt]
+    # Nor is any part of what reaches over the border.
+    since = fetch_value(conn, "select tickstock.bars_since()")
+    write(
+        conn,
+        [Stretch(["A"], 0, 60, "lost"), Stretch(["A"], 30 * day, 35 * day, "intended")],
+        False,
+        [],
+    )
+    assert conn.execute(gaps).fetchall() == [
+        ("A", since, ts(30 * day + LATE + 1)),
+        ("A", ts(35 * day - LATE), ts(35 * day + 1)),
+        doubt,
+    ]

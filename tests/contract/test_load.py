@@ -8,13 +8,15 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from tests.contract.oracle import differences, read_snapshot
+from tests.e2e.program import until
 from tests.properties import on_a_database
 from tickstock.bars import Bar, Refusal
 from tickstock.db.connection import connect, fetch_value
+from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts, write_bars
 from tickstock.feed.flatfiles import HEADER, read_bars
 from tickstock.ingest.load import load_file, load_files
@@ -138,6 +140,41 @@ def test_a_load_leaves_its_candles_materialized(
     forming = conn.execute("select distinct granule::text from tickstock.dirty").fetchall()
     assert forming == [("2025-11-26 20:30:00+00",)]
     assert differences(read_snapshot(conn)) == []
+
+
+WORKS_FOR_LONG = """
+select count(*) from pg_stat_activity
+where datname = current_database() and application_name in ('tickstock load', 'tickstock upkeep')
+  and wait_event_type = 'Lock' and now() - query_start > '1 second'
+"""
+
+
+def test_a_limit_of_the_servers_stops_neither_load_nor_refresh(
+    url: str, conn: Connection[TupleRow], tmp_path: Path
+) -> None:
+    """Cut off each time, a refresh of much would never come to its end."""
+    name = sql.Identifier(conn.info.dbname)
+    conn.execute(sql.SQL("alter database {} set statement_timeout = '500ms'").format(name))
+    path = write_file(tmp_path / "day.csv", [line("A", minute) for minute in range(100)])
+    conn.execute("select pg_advisory_lock(hashtext('tickstock.refresh'))")
+
+    def load() -> None:
+        with connect(url, program="load") as loading:
+            dict(load_files(loading, url, [path]))
+
+    stop = threading.Event()
+    works = [threading.Thread(target=load, daemon=True), UpkeepWorker(url, stop, interval=0.01)]
+    for work in works:
+        work.start()
+    try:
+        until(url, WORKS_FOR_LONG, 2)
+        conn.execute("select pg_advisory_unlock(hashtext('tickstock.refresh'))")
+        works[0].join(timeout=30)
+        until(url, "select count(*) from tickstock.dirty", 1)
+    finally:
+        stop.set()
+        works[1].join(timeout=30)
+    assert not any(work.is_alive() for work in works)
 
 
 @pytest.fixture

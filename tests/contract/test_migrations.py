@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
@@ -40,6 +41,10 @@ where comment is null
                    where deptype = 'e' and classid = 'pg_proc'::regclass)
 order by 1
 """
+BAR = (
+    "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+    " values ('A', '2025-11-24 15:00+00', 1, 1, 1, 1, 1)"
+)
 
 
 def test_every_object_has_a_comment(conn: Connection[TupleRow]) -> None:
@@ -121,6 +126,45 @@ def test_a_missing_or_old_schema_is_told(url: str, empty_url: str) -> None:
             require_schema(conn)
 
 
+def test_a_schema_before_public_is_left_alone(engine: Engine, empty_url: str) -> None:
+    """Such as one of the user's name, which comes first unless he has set his search_path otherwise."""
+    with psycopg.connect(empty_url, autocommit=True) as mine:
+        mine.execute("create schema authorization current_user")
+        mine.execute("create table events as select 'mine' as what")
+    assert migrate(empty_url).engine == engine.name
+    with connect(empty_url, program="test") as conn:
+        conn.execute(BAR)
+        assert status(conn)["freshness"]["dirty_half_hours"] == 1
+        assert conn.execute("select pattern from events").fetchall() == []
+    with psycopg.connect(empty_url, autocommit=True) as mine:
+        assert mine.execute("select what from events").fetchall() == [("mine",)]
+        ours = "select oid::regclass from pg_class where relnamespace = %s::regnamespace"
+        assert mine.execute(ours, (mine.info.user,)).fetchall() == [("events",)]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_of_another_encoding_is_refused(empty_url: str, encoding: str) -> None:
+    """As createdb makes it where the cluster was made under the locale C, in a container for instance."""
+    with psycopg.connect(empty_url, autocommit=True) as conn:
+        name = f"{conn.info.dbname}_{encoding.lower()}"
+        made = sql.SQL("create database {} template template0 encoding {} locale 'C'")
+        conn.execute(made.format(sql.Identifier(name), encoding))
+        try:
+            with pytest.raises(TickstockError, match=f"{encoding}.*--encoding=UTF8"):
+                migrate(make_conninfo(empty_url, dbname=name))
+        finally:
+            conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def test_the_encoding_of_a_terminal_is_no_matter(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    migrate(empty_url)
+    with connect(empty_url, program="test") as conn:
+        assert conn.execute("select '…€'").fetchone() == ("…€",)
+
+
 def test_without_timescaledb_means_plain_tables(empty_url: str) -> None:
     assert migrate(empty_url, use_timescaledb=False).engine == "postgres"
 
@@ -136,10 +180,7 @@ def test_released_migrations_are_frozen() -> None:
 
 
 def test_status_tells_what_is_there(engine: Engine, conn: Connection[TupleRow]) -> None:
-    conn.execute(
-        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
-        " values ('A', '2025-11-24 15:00+00', 1, 1, 1, 1, 1)"
-    )
+    conn.execute(BAR)
     told = status(conn)
     assert told["engine"] == told["schema_made_for"] == engine.name
     assert bool(told["versions"]["timescaledb"]) == (engine.name != "postgres")

@@ -261,6 +261,50 @@ def test_the_policy_goes_by_the_feeds_clock(engine: Engine, conn: Connection[Tup
     assert fetch_value(conn, "select bars_since from tickstock.freshness") == SINCE
 
 
+def test_a_session_that_failed_to_keep_house_lets_others_keep_it(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """Once it has kept house after all; until then, they say who holds them up."""
+    fill(conn)
+    conn.execute("update storage_policy set keep_bars = '14 days'")
+    notices: list[str] = []
+    with connect(url, program="writer") as writer, connect(url, program="other") as other:
+        other.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        with writer.transaction(force_rollback=True):
+            writer.execute(LATE)
+            conn.execute("set lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                conn.execute("call ohlcv_keep_house()")
+        other.execute("call ohlcv_keep_house()")
+        (said,) = notices
+        assert f"(pid {conn.info.backend_pid})" in said
+        conn.execute("call ohlcv_keep_house()")
+        assert fetch_value(conn, "select tickstock.bars_since()") == SINCE
+        other.execute("call ohlcv_keep_house()")
+        assert len(notices) == 1
+
+
+def test_house_is_kept_whatever_the_search_path(conn: Connection[TupleRow]) -> None:
+    """That of the session, or of the role whose job it is; what is called is named in full."""
+    fill(conn)
+    conn.execute("update storage_policy set keep_bars = '14 days', columnstore_after = '3 days'")
+    before = read_snapshot(conn)
+    conn.execute("set search_path = ''")
+    for statement in (
+        "call public.ohlcv_refresh()",
+        "call public.ohlcv_keep_house()",
+        "update public.ohlcv_1min set volume = volume + 1",
+        "call public.ohlcv_keep_house()",
+        "call public.ohlcv_refresh()",
+        "select * from tickstock.relation_sizes",
+    ):
+        conn.execute(statement)
+    conn.execute("set search_path = public")
+    dropped = [bar for bar in before.bars if bar[1] < SINCE]
+    assert dropped
+    assert differences(read_snapshot(conn), dropped=dropped) == []
+
+
 @pytest.mark.parametrize("before", ["2025-11-27", "2030-01-01", None])
 def test_the_feeds_last_week_is_not_dropped(conn: Connection[TupleRow], before: str | None) -> None:
     for bars in (False, True):
@@ -404,6 +448,23 @@ def test_the_sizes_told_are_those_on_disk(conn: Connection[TupleRow]) -> None:
         "select chunks, columnstore_chunks from tickstock.relation_sizes where relation = 'ohlcv_1min'"
     ).fetchone()
     assert chunks == (4, 2)
+
+
+@on_community
+def test_rows_in_the_columnstore_are_told(conn: Connection[TupleRow]) -> None:
+    fill(conn)
+    conn.execute("call ohlcv_refresh()")
+    told = "select approximate_rows from tickstock.relation_sizes where relation = %s"
+    assert fetch_value(conn, told, "ohlcv_1min") is None
+    conn.execute("call tickstock.to_columnstore('2025-11-14')")
+    moved = fetch_value(conn, "select count(*) from ohlcv_1min where ts < '2025-11-13'")
+    assert fetch_value(conn, told, "ohlcv_1min") == moved > 0
+    conn.execute("analyze")
+    for timeframe in ("1min", "5min", "daily"):
+        stored = sql.SQL("select count(*) from tickstock.{}").format(
+            sql.Identifier(f"candles_{timeframe}")
+        )
+        assert conn.execute(stored).fetchone() == (fetch_value(conn, told, f"ohlcv_{timeframe}"),)
 
 
 @on_community

@@ -19,7 +19,7 @@ from tickstock.bars import Bar, Refusal
 from tickstock.db.connection import connect, fetch_value, require_schema
 from tickstock.db.migrate import migrate
 from tickstock.db.writer import Counts, write_bars
-from tickstock.errors import SchemaMissingError
+from tickstock.errors import SchemaMissingError, TickstockError
 
 RELEASE_0_1 = Path(__file__).parent / "release_0_1"
 
@@ -223,6 +223,27 @@ def test_an_upgraded_database_is_like_a_new_one(
             old.execute(statement)
         assert read_snapshot(old) == snapshot
     engine.drop(new_url)
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_what_stands_in_the_way_of_an_upgrade_is_named(
+    empty_url: str, release_0_1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as past:
+        past.setattr(sqlfiles, "sql_folder", lambda: release_0_1)
+        migrate(empty_url)
+    with connect(empty_url, program="test") as conn:
+        for view in ("my_events", "my_other"):
+            conn.execute(f"create view {view} as select * from events".encode())
+        with pytest.raises(TickstockError) as refused:
+            migrate(empty_url)
+        for view in ("my_events", "my_other"):
+            assert f"view {view} depends on column published_at of table events" in str(
+                refused.value
+            )
+            conn.execute(f"drop view {view}".encode())
+        migrate(empty_url)
+        require_schema(conn)
 
 
 def copy_bars(source: Connection[TupleRow], target: Connection[TupleRow]) -> None:

@@ -34,7 +34,7 @@ CALLS = {
     "prepare_incoming", "merge_incoming", "prepare_ticks", "merge_ticks", "doubt",
     "open_stretch", "hold_stretch", "extend_stretch", "close_stretch", "complete_minute", "settle",
     "forget_told_by_all", "take_shards", "take_candles", "record_events",
-    "begin_publishing", "refuse_transaction_block", "no_commit_here",
+    "begin_publishing", "refuse_transaction_block", "no_commit_here", "let_go",
 }  # fmt: skip
 RELATIONS = """
 select n.nspname || '.' || c.relname, p.privilege

@@ -105,6 +105,11 @@ class _Program(click.Group):
 
         try:
             return super().invoke(ctx)
+        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
+            raise TickstockError(
+                f"the database stopped this: {first_line(error)}. Try again; if that is a limit that was set "
+                "for this role or database (statement_timeout, lock_timeout), raise it with `alter role`"
+            ) from error
         except psycopg.OperationalError as error:
             raise DatabaseUnavailableError(
                 f"the database went away: {first_line(error)}. Start the command again when it is back."

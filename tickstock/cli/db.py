@@ -184,14 +184,19 @@ def _show(told: dict[str, Any]) -> None:
     console.print(table)
     fresh = told["freshness"]
     clock: datetime | None = fresh["feed_clock"]
-    for label, value in (
+    lines = [
         ("feed's clock", f"{clock.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if clock else "no bar yet"),
         ("half hours to refresh", f"{fresh['dirty_half_hours']:,}"),
         ("candles to scan", f"{fresh['candles_to_scan']:,}"),
         ("events to publish", f"{fresh['events_to_publish']:,}"),
         ("refused in 24 hours", f"{fresh['refused_today']:,}"),
         ("bars are kept", _kept(fresh)),
-    ):
+    ]
+    if told["engine"] == "community":
+        after: timedelta | None = fresh["columnstore_after"]
+        moved = f"after {counted(after.days, 'day')}" if after else "never"
+        lines.append(("into the columnstore", moved))
+    for label, value in lines:
         console.print(f" {label:<21}  {value}")
 
 

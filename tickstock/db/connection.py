@@ -167,6 +167,17 @@ def fetch_value(conn: Connection[TupleRow], query: LiteralString, *params: objec
     return row[0] if row else None
 
 
+def without_time_limits(conn: Connection[TupleRow]) -> None:
+    """For work that takes as long as it takes: the server's limits are meant for queries.
+
+    Cut off, a refresh would begin anew each time, and an upgrade never end.
+    """
+    conn.execute(
+        "select set_config(name, '0', false) from pg_settings"
+        " where name in ('statement_timeout', 'transaction_timeout')"
+    )
+
+
 def is_read_only(conn: Connection[TupleRow]) -> bool:
     """Whether nothing can be written by it: a standby, or set so. The server has said that by itself."""
     told = map(conn.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 import tickstock
 from tickstock import sqlfiles
-from tickstock.db.connection import connect, fetch_value, first_line, where
+from tickstock.db.connection import connect, fetch_value, first_line, where, without_time_limits
 from tickstock.errors import TickstockError
 from tickstock.sqlfiles import SqlFile
 
@@ -34,14 +34,18 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
     """Bring the schema of this database up to date; does nothing when it already is.
 
     Creates the extension timescaledb where the server offers it, unless told not to.
-    Raises TickstockError when a released migration was changed, or the server refuses one.
+    Raises TickstockError when a released migration was changed, or the server refuses one, and for a
+    new database that can't hold every text.
     """
     with connect(url, program="migrate") as conn:
+        without_time_limits(conn)
         conn.execute(LOCK)
         conn.execute("set client_min_messages = warning")
         try:
-            if use_timescaledb and not _has_schema(conn):
-                _create_extension(conn)
+            if not _has_schema(conn):
+                _check_encoding(conn)
+                if use_timescaledb:
+                    _create_extension(conn)
             with conn.transaction():
                 _become_owner(conn)
                 return _apply(conn)
@@ -49,6 +53,12 @@ def migrate(url: str, *, use_timescaledb: bool = True) -> Migrated:
             raise TickstockError(
                 f"not allowed to install the schema on {where(url)}: {first_line(error)}. "
                 "Migrate as the owner of the database."
+            ) from error
+        except psycopg.errors.DependentObjectsStillExist as error:
+            which = "; ".join((error.diag.message_detail or first_line(error)).splitlines())
+            raise TickstockError(
+                f"the schema on {where(url)} can't be upgraded, since what is not tickstock's depends on it: "
+                f"{which}. Keep its definition (pg_dump --schema-only), drop it, migrate, and make it anew."
             ) from error
 
 
@@ -110,6 +120,16 @@ def _engine(conn: Connection[TupleRow]) -> str:
         return "postgres"
     license_ = fetch_value(conn, "select current_setting('timescaledb.license', true)")
     return "community" if license_ == "timescale" else "apache"
+
+
+def _check_encoding(conn: Connection[TupleRow]) -> None:
+    """A cluster made under the locale C has SQL_ASCII, whose texts nobody can tell from bytes."""
+    encoding = fetch_value(conn, "select current_setting('server_encoding')")
+    if encoding != "UTF8":
+        raise TickstockError(
+            f"the database at {where(conn.info.dsn)} has the encoding {encoding}, and tickstock needs "
+            "UTF8: make a new one with `createdb --template=template0 --encoding=UTF8 NAME`"
+        )
 
 
 def _create_extension(conn: Connection[TupleRow]) -> None:

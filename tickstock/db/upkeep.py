@@ -11,7 +11,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tickstock.db.connection import connect, fetch_value, first_line
+from tickstock.db.connection import connect, fetch_value, first_line, without_time_limits
 from tickstock.errors import DatabaseUnavailableError
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ def refresh(conn: Connection[TupleRow], url: str) -> None:
 
     `url` is for a second session to the same database, which counts them.
     """
+    without_time_limits(conn)
     call = "call public.ohlcv_refresh()"
     marks = fetch_value(conn, MARKS) if sys.stderr.isatty() else 0
     if not marks:
@@ -91,6 +92,7 @@ class UpkeepWorker(threading.Thread):
     def _work_until_trouble(self) -> None:
         # A connection of its own, closed on any error: a failed refresh must not keep its lock.
         with connect(self._url, program="upkeep") as conn:
+            without_time_limits(conn)
             # A psql session whose refresh was interrupted keeps the lock until it ends: say so.
             conn.execute("set lock_timeout = '60s'")
             while True:

@@ -19,7 +19,7 @@ from psycopg.rows import TupleRow
 
 from tickstock.bars import Block
 from tickstock.counted import counted
-from tickstock.db.connection import connect, fetch_value, first_line
+from tickstock.db.connection import connect, fetch_value, first_line, without_time_limits
 from tickstock.db.upkeep import refresh as refresh_candles
 from tickstock.db.writer import Counts, write_blocks
 from tickstock.errors import TickstockError
@@ -43,6 +43,7 @@ def load_files(
 
     `url` is for a second session to the same database. Raises as `load_file` does.
     """
+    without_time_limits(conn)
     # A continuous aggregate refreshes a range of time for all symbols: better when a file is whole.
     by_file = fetch_value(conn, "select tickstock_engine()") == "community"
     with RefreshBehind(url) as refresh:
@@ -160,6 +161,7 @@ class RefreshBehind(threading.Thread):
     def __init__(self, url: str) -> None:
         super().__init__(name="refresh", daemon=True)
         self._conn = connect(url, program="refresh")
+        without_time_limits(self._conn)
         self._told = threading.Event()
         self._over = False
 

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from tickstock.patterns import Parameters, SqlPattern
 from tickstock.patterns.evaluate import DIRECTIONS, Chosen, Failures, Hits
 from tickstock.scan.shown import Sessions, Shown, shown
-from tickstock.scan.windows import Reader, Span, read_windows
+from tickstock.scan.windows import Reader, Span, Windows, judgeable, read_windows
 
 PATTERN_TIMEOUT = 10.0
 """Seconds that a pattern in SQL may take for the candles of a timeframe, unless it is set otherwise."""
@@ -127,7 +127,8 @@ def judge(
 ) -> Judged:
     """Ask these patterns about the complete candles of the spans, and those that look back at them."""
     reach = max(each.candles for each in chosen) - 1
-    windows = read(conn, timeframe, spans, reach=reach)
+    spans = judgeable(conn, timeframe, spans, reach=reach)
+    windows = read(conn, timeframe, spans, reach=reach) if spans else Windows([], [])
     asked = {each.pattern.name: dict(each.parameters) for each in chosen}
     some = shown(windows)
     seen = [span for each in some for span in each.spans]

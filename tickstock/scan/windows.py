@@ -1,7 +1,7 @@
 """What scanning reads: the candles to be judged, and as many before them as the patterns look at."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
@@ -11,6 +11,7 @@ import numpy as np
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
+from tickstock.db.connection import fetch_value
 from tickstock.patterns import Floats
 from tickstock.scan.arrays import float_arrays
 from tickstock.timeframes import TIMEFRAMES
@@ -28,6 +29,16 @@ select timeframe, case when candle_complete_at(timeframe, starts) <= up_to
 from latest_minute() latest, tickstock.complete_up_to(%s, latest),
   timeframes, candle_start(timeframe, latest) starts
 where latest is not null
+"""
+
+
+NEAR_DROPPED = timedelta(days=7)
+"""So long after the bars that have been dropped, windows are taken to hold none of them."""
+JUDGEABLE_SINCE = """
+select case when exists (select from tickstock.candles_5min where symbol = %(symbol)s and ts < %(dropped)s)
+       then (select b.ts from ohlcv_1min b where b.symbol = %(symbol)s and b.ts >= %(dropped)s
+             order by b.ts offset %(reach)s limit 1)
+       else %(dropped)s end
 """
 
 
@@ -102,6 +113,30 @@ def complete_up_to(conn: Connection[TupleRow], symbol: str) -> dict[str, datetim
     """By timeframe: candles of the symbol that begin up to then are complete, by the feed's clock or since
     their own last minute is there. Empty without bars."""
     return dict(conn.execute(COMPLETE, (symbol,)).fetchall())
+
+
+def judgeable(
+    conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
+) -> list[Span]:
+    """The part of the spans whose windows are what they were, though old bars have been dropped.
+
+    Candles of longer timeframes stay. Where bars are gone the events that were found in them stand:
+    without them, other events would be found, and most would be taken back.
+    """
+    dropped = timeframe == "1min" and fetch_value(
+        conn, "select nullif(tickstock.bars_since(), '-infinity')"
+    )
+    if not dropped:
+        return list(spans)
+    kept = []
+    for span in spans:
+        since: datetime | None = span.since
+        if span.since < dropped + NEAR_DROPPED:
+            asked = {"symbol": span.symbol, "dropped": dropped, "reach": reach}
+            (since,) = conn.execute(JUDGEABLE_SINCE, asked).fetchone() or (None,)
+        if since is not None and since <= span.until:
+            kept.append(span._replace(since=max(since, span.since)))
+    return kept
 
 
 def read_windows(
