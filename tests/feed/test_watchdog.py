@@ -71,6 +71,32 @@ def test_time_goes_on_while_the_feed_is_silent(clock: Clock) -> None:
     assert dog.patience() is None
 
 
+def test_a_late_bar_does_not_put_the_clock_back(clock: Clock) -> None:
+    """Corrections of the day come in the evening, when nothing else does."""
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(CLOSE + HOUR)
+    dog.heard(OPENING + HOUR)
+    assert dog.patience() is None
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(OPENING - HOUR)
+    clock.seconds += 3_700
+    dog.heard(OPENING - 10 * HOUR)
+    assert dog.patience() == 60.0
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_is_no_late_bar_does() -> None:
+    """A replay that begins again with another day; a wrong bar of a time to come."""
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(CLOSE + 48 * HOUR)
+    dog.heard(OPENING + HOUR)
+    assert dog.patience() == 60.0
+    now = datetime.now(UTC)
+    dog = Watchdog([(now - 2 * HOUR, now + HOUR)], patience=60.0)
+    dog.heard(now + 5 * HOUR)
+    assert dog.patience() == 60.0
+
+
 @pytest.mark.usefixtures("clock")
 def test_patience_grows_with_each_silent_connection_and_returns_with_data() -> None:
     dog = Watchdog([(OPENING, CLOSE)], patience=60.0)

@@ -15,6 +15,8 @@ PATIENCE = 120.0
 """Seconds of silence in a regular session after which a new connection is tried."""
 LONGEST = 1800.0
 """Seconds: a symbol that trades seldom is silent after a new connection as before it."""
+LATE = timedelta(days=1)
+"""A bar that is less than this behind a known one is late, or corrected; else another market is played."""
 
 
 class Watchdog:
@@ -35,14 +37,19 @@ class Watchdog:
         self._closes = [close for _, close in sessions]
         self._first = self._patience = patience
         self._lock = threading.Lock()
+        self._newest: datetime | None = None
         self._feed_time = datetime.now(UTC) - delay
         self._at = time.monotonic()
 
     def heard(self, feed_time: datetime) -> None:
-        """A bar has come; `feed_time` is what the feed's clock says now."""
+        """A bar has come; `feed_time` is what the feed's clock says now, unless the bar is a late one."""
+        # Were a time to come believed, all that follows would seem late.
+        feed_time = min(feed_time, datetime.now(UTC))
         with self._lock:
-            self._feed_time, self._at = feed_time, time.monotonic()
             self._patience = self._first
+            if self._newest is None or not timedelta() < self._newest - feed_time < LATE:
+                self._newest = self._feed_time = feed_time
+                self._at = time.monotonic()
 
     def lost(self) -> None:
         """The connection was given up for its silence: the next one may be silent for longer."""
