@@ -143,7 +143,7 @@ def test_a_port_in_use(url: str) -> None:
         ("closed by the feed: 1000", "closed"),
         ("connection lost: the other side hung up", "lost"),
         ("dead: silent for 30.1 s, and no answer to a ping", "dead"),
-        ("silent: no data for 121 s of the regular session", "silent"),
+        ("silent: no data for 121 s, in a regular session", "silent"),
         ("cannot connect: connection refused", "cannot_connect"),
         ("no greeting within 10 s", "other"),
     ],

@@ -309,4 +309,4 @@ def test_an_open_and_silent_feed_is_given_up_when_patience_ends() -> None:
     ):
         run.bar()
         assert run.client.last_drop is not None
-        assert run.client.last_drop.reason.startswith("silent: no data for 0 s of the regular")
+        assert run.client.last_drop.reason.startswith("silent: no data for 0 s, in a regular")

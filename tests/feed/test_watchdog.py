@@ -110,6 +110,19 @@ def test_patience_grows_with_each_silent_connection_and_returns_with_data() -> N
     assert dog.patience() == 60
 
 
+@pytest.mark.parametrize("limit", [60.0, 600.0, 2 * LONGEST])
+def test_a_limit_for_symbols_that_seldom_trade_is_kept(clock: Clock, limit: float) -> None:
+    """Their silence before the opening is none of the session, and a reconnect makes nobody impatient."""
+    dog = Watchdog([(OPENING, CLOSE)], patience=limit)
+    dog.heard(OPENING - HOUR)
+    clock.seconds += 3_600 + limit - 1
+    assert dog.patience() is None
+    clock.seconds += 1
+    assert dog.patience() == limit
+    dog.lost()
+    assert dog.patience() == max(limit, min(LONGEST, 2 * limit))
+
+
 def test_before_the_first_bar_the_clock_on_the_wall_must_do() -> None:
     always = (
         datetime.combine(date.min, datetime.min.time(), UTC),

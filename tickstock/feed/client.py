@@ -305,7 +305,7 @@ class FeedClient:
         patience = self._patience()
         if patience is not None and silent > patience:
             raise _DroppedError(
-                f"silent: no data for {silent:.0f} s of the regular session, though pings are answered"
+                f"silent: no data for {silent:.0f} s, in a regular session, though pings are answered"
             )
 
     def _hand_over(self, data: bytes, received_at: datetime) -> None:

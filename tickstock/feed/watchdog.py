@@ -22,8 +22,8 @@ LATE = timedelta(days=1)
 class Watchdog:
     """Patience with a silent feed. `sessions`: opening and close of regular sessions, UTC, in order.
 
-    `patience` is what the first silence may take, in seconds; it doubles, up to `LONGEST`, each time
-    that a new connection is silent as well. `delay`: how far behind the present the feed is.
+    `patience` is what the first silence may take, in seconds; it doubles, up to `LONGEST` if that is
+    more, each time that a new connection is silent as well. `delay`: how far behind the present the feed is.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Watchdog:
     def lost(self) -> None:
         """The connection was given up for its silence: the next one may be silent for longer."""
         with self._lock:
-            self._patience = min(LONGEST, 2 * self._patience)
+            self._patience = max(self._first, min(LONGEST, 2 * self._patience))
 
     def patience(self) -> float | None:
         """Seconds that the feed may be silent now; None: for ever, since no regular session is on."""
@@ -64,6 +64,6 @@ class Watchdog:
 
     def _in_session(self, now: datetime) -> bool:
         last = bisect_right(self._openings, now) - 1
-        # Bars come when their minute is over.
-        margin = timedelta(seconds=min(self._patience, 120.0))
+        # Only what is silent in the session counts: before it, a feed may have been so for hours.
+        margin = timedelta(seconds=self._first)
         return last >= 0 and self._openings[last] + margin <= now < self._closes[last]
