@@ -266,9 +266,10 @@ class Ingest:
         """One line: what became of the bars, and what is waiting."""
         c = self.counts
         at = f"{self._feed_time:%Y-%m-%d %H:%M} UTC" if self._feed_time else "no bar yet"
-        waiting = f"{counted(self._inbox.waiting, 'frame')} waiting"
-        if self._inbox.spilled:
-            waiting += f" and {self._inbox.spilled / 2**20:,.1f} MiB in the spill file"
+        frames, spilled = self._inbox.behind(0)
+        waiting = f"{counted(frames, 'frame')} waiting"
+        if spilled:
+            waiting += f" and {spilled / 2**20:,.1f} MiB in the spill file"
         if self._inbox.lost:
             waiting += f", {counted(self._inbox.lost, 'frame')} lost"
         if "AM" not in self._channels:
