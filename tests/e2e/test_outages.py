@@ -190,6 +190,26 @@ def test_what_was_received_is_kept_when_ingest_is_stopped_while_the_database_is_
     until(url, "select reason from feed_stretches order by id desc limit 1", "ingest was stopped")
 
 
+def test_what_was_received_is_kept_when_nobody_waits_for_the_end(url: str) -> None:
+    """A second Ctrl-C, since the first one waits for the database."""
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            with database_gone(url):
+                feed.send(*bars("A", range(10)))
+                feed.await_received()
+                ingest.await_error("database gone")
+                ingest.send(signal.SIGINT)
+                ingest.await_error("feed: stopped")
+                assert ingest.stop(signal.SIGINT) == 1
+            assert "is kept in" in "".join(ingest.errors)
+        with running(*arguments, **settings) as again:
+            until(url, STORED, 10)
+            assert again.stop() == 0
+
+
 def read_only(conn: Connection[TupleRow], *, on: bool) -> None:
     """As after a failover; for those who connect from now on, which all do."""
     conn.execute(
