@@ -416,10 +416,12 @@ class FeedClient:
         log.log(level, "feed: %s", f"{state} {detail}".rstrip())
 
     def _safe(self, text: str) -> str:
-        """Foreign text for a log or a message: one line, not long, and without the key."""
+        """Foreign text for a log, a message or the ledger: one line of ASCII, not long, without the key."""
         if self._key:
             text = text.replace(self._key, "***")
-        return re.sub(r"\s+", " ", text).encode("ascii", "backslashreplace").decode()[:200]
+        line = re.sub(r"\s+", " ", text).encode("ascii", "backslashreplace").decode()
+        # No terminal shall obey it, and PostgreSQL's text holds no NUL.
+        return re.sub("[^ -~]", lambda found: f"\\x{ord(found[0]):02x}", line)[:200]
 
     @contextmanager
     def _patient(self, socket: FeedSocket) -> Iterator[None]:
