@@ -263,9 +263,9 @@ class Doctor:
             yield Finding("Redis", Level.OK, "answers")
 
     def _spill(self) -> Iterator[Finding]:
-        folder = data_dir() / "spill"
-        there = _existing(folder)
+        there = folder = data_dir() / "spill"
         try:
+            there = _existing(folder)
             # What is made is what ingest would make; where it is not there yet, its parent tells.
             with tempfile.TemporaryFile(dir=there) as file:
                 file.write(b"\0")

@@ -134,6 +134,14 @@ def test_nothing_is_there(simulator: Simulator, empty_url: str, url: str) -> Non
     assert "is not the address of a feed" in told["feed url"]["found"]
 
 
+def test_a_spill_folder_that_can_not_even_be_looked_at(simulator: Simulator, url: str) -> None:
+    """Nor can one in another user's home; but to root, who may run these tests, nothing is closed."""
+    folder = f"/tmp/{300 * 'x'}"  # noqa: S108 - no file system has such a name
+    told = ask(simulator, url, 1, TICKSTOCK_DATA_DIR=folder)["spill folder"]
+    assert told["found"] == f"{folder}/spill can't be written: File name too long"
+    assert "set TICKSTOCK_DATA_DIR" in told["remedy"]
+
+
 def test_what_the_database_lacks(
     simulator: Simulator, url: str, conn: Connection[TupleRow]
 ) -> None:
