@@ -185,6 +185,19 @@ def test_a_record_broken_by_a_kill_is_left_out(tmp_path: Path) -> None:
         assert again.take(0) is None
 
 
+def test_what_is_left_of_a_broken_record_is_no_other_one(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path, "feed", memory=0)
+    inbox.put(item(_HEAD.pack(200, 0, 0) + b"a long frame, of which the end is broken off"))
+    inbox.close()
+    (file,) = tmp_path.glob("*.frames")
+    file.write_bytes(file.read_bytes()[:-1])
+    again = Inbox(tmp_path, "feed", memory=0)
+    again.put(item(b""))
+    again._lock.close()  # as the kernel does for a process that is gone
+    with Inbox(tmp_path, "feed") as last:
+        assert [last.take(0), last.take(0)] == [item(b""), None]
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     """No file can have more than 100 bytes for the length of the block."""
@@ -246,6 +259,8 @@ def test_a_full_disk_is_told_and_what_comes_later_is_taken(tmp_path: Path) -> No
             taken = [inbox.put(item(60 * b"x")) for _ in range(3)]
         assert taken == [True, False, False]
         assert inbox.lost == 2
+        (file,) = tmp_path.glob("*.frames")
+        assert file.stat().st_size == inbox.spilled  # nothing of those that it could not hold
         assert inbox.put(item(b"later"))
         assert [inbox.take(0) for _ in range(4)] == [
             item(b"memory"),

@@ -13,7 +13,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from itertools import chain, count, islice
@@ -89,6 +89,8 @@ class Inbox:
         self._path, self._file, self._lock = _open_file(folder, name)
         self._stored_at = self._read_at = 0
         self._write_at = _whole_records(self._path, self._file)
+        # What is left of a broken record would be taken for one behind the next that is written.
+        self._file.truncate(self._write_at)
 
     @property
     def waiting(self) -> int:
@@ -207,6 +209,8 @@ class Inbox:
             if self._file.write(record) < len(record):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._write_at)
             if not self.lost:
                 log.error("%s can't be written, bars are lost: %s", self._path, error.strerror)
             self.lost += 1
