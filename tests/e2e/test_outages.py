@@ -210,6 +210,29 @@ def test_what_was_received_is_kept_when_nobody_waits_for_the_end(url: str) -> No
             assert again.stop() == 0
 
 
+def test_what_was_received_is_kept_when_ingest_is_stopped_while_a_table_is_locked(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            with conn.transaction():
+                conn.execute("lock table ohlcv_1min in exclusive mode")
+                feed.send(*bars("A", range(10)))
+                until(url, WAITS_FOR_A_LOCK, 1)
+                feed.send(*bars("B", range(10)))
+                feed.await_received()
+                ingest.await_error("database locked, 10 bars wait")
+                assert ingest.stop() == 3
+            assert "is kept in" in ingest.errors[-1]
+            assert "the database is locked" in ingest.errors[-1]
+        with running(*arguments, **settings) as again:
+            until(url, STORED, 20)
+            assert again.stop() == 0
+
+
 def read_only(conn: Connection[TupleRow], *, on: bool) -> None:
     """As after a failover; for those who connect from now on, which all do."""
     conn.execute(
