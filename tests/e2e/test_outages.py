@@ -155,7 +155,8 @@ def test_bars_wait_for_a_database_that_is_gone_for_a_while(url: str) -> None:
         running("scan", **settings) as scan,
         running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
     ):
-        await_connected(url, "ingest", "scan")
+        await_connected(url, "scan")
+        ingest.await_error("feed: streaming")
         with database_gone(url):
             feed.send(*bars("A", range(10)))
             feed.send(*bars("B", range(10)))
@@ -175,7 +176,7 @@ def test_what_was_received_is_kept_when_ingest_is_stopped_while_the_database_is_
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            ingest.await_error("feed: streaming")
             with database_gone(url):
                 feed.send(*bars("A", range(10)))
                 feed.send(*bars("B", range(10)))
@@ -196,7 +197,7 @@ def test_what_was_received_is_kept_when_nobody_waits_for_the_end(url: str) -> No
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            ingest.await_error("feed: streaming")
             with database_gone(url):
                 feed.send(*bars("A", range(10)))
                 feed.await_received()
@@ -350,7 +351,7 @@ def test_a_killed_ingest_leaves_its_spill_file_to_the_next_one(url: str) -> None
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            ingest.await_error("feed: streaming")
             with database_gone(url):
                 feed.send(*bars("A", range(10)))
                 feed.await_received()
