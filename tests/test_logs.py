@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -121,6 +122,15 @@ def test_a_line_of_json(root: logging.Logger, capsys: pytest.CaptureFixture[str]
     }
     assert second["exception"].startswith("Traceback")
     assert second["exception"].endswith("OSError: gone")
+
+
+def test_a_name_that_is_no_text_is_told_all_the_same() -> None:
+    """A file's name may be any bytes, and an error names the file."""
+    name = os.fsdecode(b"watch\xfflist.txt")
+    told = run("ingest", "--symbols-file", name, "--log-format", "json", MASSIVE_API_KEY="any-key")
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert r"--symbols-file watch\udcfflist.txt can't be read" in json.loads(line)["message"]
 
 
 def test_the_format_may_come_from_the_environment_and_errors_follow_it() -> None:

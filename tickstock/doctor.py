@@ -49,7 +49,7 @@ ANSWER_TIMEOUT = 10.0
 """Seconds for each step of a connection to the feed."""
 CLOCK_TOLERANCE = timedelta(seconds=5)
 REPLAY = timedelta(hours=1)
-"""A vendor's clock further away than this one is that of a replay or a simulator."""
+"""A clock of another feed than the vendor's that is further back is that of a replay or a simulator."""
 SHORTEST_COLUMNSTORE_AFTER = timedelta(days=3)
 """Bars may be late or filled for days: over a weekend, or from the next morning's flat file."""
 ENOUGH_DISK = 2 * 2**30
@@ -236,7 +236,8 @@ class Doctor:
             )  # fmt: skip
             return
         yield Finding("REST", Level.OK, f"accepts the key; the market is {told.market}")
-        yield _clock(told.server_time, before, datetime.now(UTC))
+        after = datetime.now(UTC)
+        yield _clock(told.server_time, before, after, replay=not rest.runs_by_the_wall(url))
 
     def _feed(self) -> Iterator[Finding]:
         url, key = self.settings.feed_url, self.settings.api_key
@@ -262,9 +263,9 @@ class Doctor:
             yield Finding("Redis", Level.OK, "answers")
 
     def _spill(self) -> Iterator[Finding]:
-        folder = data_dir() / "spill"
-        there = _existing(folder)
+        there = folder = data_dir() / "spill"
         try:
+            there = _existing(folder)
             # What is made is what ingest would make; where it is not there yet, its parent tells.
             with tempfile.TemporaryFile(dir=there) as file:
                 file.write(b"\0")
@@ -374,13 +375,16 @@ def _columnstore(engine: str, after: timedelta | None) -> Finding:
     return Finding("policies", Level.OK, told)
 
 
-def _clock(told: str | None, before: datetime, after: datetime) -> Finding:
-    """This machine's clock against the vendor's, which tells whole seconds, in ISO 8601."""
+def _clock(told: str | None, before: datetime, after: datetime, *, replay: bool) -> Finding:
+    """This machine's clock against the server's, which tells whole seconds, in ISO 8601.
+
+    `replay`: whether the server may play a market of the past.
+    """
     try:
         server = datetime.fromisoformat(told or "").astimezone(UTC)
     except ValueError:
         return Finding("clock", Level.OK, "not compared: the feed's server does not tell its time")
-    if abs(server - after) > REPLAY:
+    if replay and after - server > REPLAY:
         return Finding(
             "clock", Level.OK, f"not compared: the feed's server is at {server:%Y-%m-%d %H:%M} UTC"
         )
@@ -391,7 +395,7 @@ def _clock(told: str | None, before: datetime, after: datetime) -> Finding:
             "clock", Level.WARN,
             f"this machine's clock is {off.total_seconds():.0f} s {'behind' if off == early else 'ahead'}"
             " of the feed's server",
-            "let NTP set it; bars don't depend on it, lags and logs do",
+            "let NTP set it; lags and logs depend on it, and a database here refuses bars a day ahead of it",
         )  # fmt: skip
     return Finding("clock", Level.OK, "agrees with the feed's server")
 

@@ -71,9 +71,14 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
-            "message": blot(record.getMessage()),
+            "message": _encodable(blot(record.getMessage())),
         }
         if record.exc_info:
             # Its line breaks are escaped like any other's.
-            told["exception"] = blot(self.formatException(record.exc_info))
+            told["exception"] = _encodable(blot(self.formatException(record.exc_info)))
         return orjson.dumps(told, option=orjson.OPT_UTC_Z).decode()
+
+
+def _encodable(text: str) -> str:
+    """A file's name may have bytes that are no text; they are spelled out, as standard error does it."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -134,6 +134,14 @@ def test_nothing_is_there(simulator: Simulator, empty_url: str, url: str) -> Non
     assert "is not the address of a feed" in told["feed url"]["found"]
 
 
+def test_a_spill_folder_that_can_not_even_be_looked_at(simulator: Simulator, url: str) -> None:
+    """Nor can one in another user's home; but to root, who may run these tests, nothing is closed."""
+    folder = f"/tmp/{300 * 'x'}"  # noqa: S108 - no file system has such a name
+    told = ask(simulator, url, 1, TICKSTOCK_DATA_DIR=folder)["spill folder"]
+    assert told["found"] == f"{folder}/spill can't be written: File name too long"
+    assert "set TICKSTOCK_DATA_DIR" in told["remedy"]
+
+
 def test_what_the_database_lacks(
     simulator: Simulator, url: str, conn: Connection[TupleRow]
 ) -> None:
@@ -198,20 +206,32 @@ def test_what_the_feed_says(script: object, found: str, engine: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("off", "level", "word"),
+    ("off", "replay", "level", "word"),
     [
-        (0, Level.OK, "agrees"),
-        (-1, Level.OK, "agrees"),  # the vendor's whole seconds
-        (-5.5, Level.OK, "agrees"),
-        (30, Level.WARN, "30 s behind"),
-        (-31, Level.WARN, "30 s ahead"),
-        (-3 * 86_400, Level.OK, "not compared"),
+        (0, False, Level.OK, "agrees"),
+        (-1, False, Level.OK, "agrees"),  # the vendor's whole seconds
+        (-5.5, False, Level.OK, "agrees"),
+        (30, False, Level.WARN, "30 s behind"),
+        (-31, False, Level.WARN, "30 s ahead"),
+        # By a time zone, or for want of a battery.
+        (5 * 3_600, False, Level.WARN, "18000 s behind"),
+        (-3 * 86_400, False, Level.WARN, "259199 s ahead"),
+        (-3 * 86_400, True, Level.OK, "not compared"),
+        (5 * 3_600, True, Level.WARN, "18000 s behind"),  # no replay is of a time to come
     ],
 )
-def test_clocks(off: float, level: Level, word: str, engine: object) -> None:
+def test_clocks(off: float, replay: bool, level: Level, word: str, engine: object) -> None:
     now = datetime(2026, 1, 5, 15, tzinfo=UTC)
-    told = _clock((now + timedelta(seconds=off)).isoformat(), now, now)
+    told = _clock((now + timedelta(seconds=off)).isoformat(), now, now, replay=replay)
     assert (told.level, word in told.found) == (level, True)
+
+
+def test_a_clock_that_is_hours_behind(simulator: Simulator, url: str) -> None:
+    ahead = (datetime.now(UTC) + timedelta(hours=5)).isoformat()
+    with HttpServer(Reply(content={"market": "open", "serverTime": ahead})) as server:
+        told = ask(simulator, url, 0, TICKSTOCK_REST_URL=server.url)
+    assert told["clock"]["level"] == "warn"
+    assert "s behind of the feed's server" in told["clock"]["found"]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,24 @@ def test_what_waits_for_the_database_and_how_late_bars_are(url: str) -> None:
         assert ingest.stop() == 0
 
 
+def test_frames_wait_until_they_are_stored_though_they_have_been_parsed(url: str) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed, running(*INGEST, "--feed-url", feed.url, **settings) as ingest:
+        metrics = Metrics(ingest)
+        await_connected(url, "ingest")
+        with database_gone(url):
+            for minute in range(5):
+                feed.send(bar("A", minute))
+            feed.await_received()
+            ingest.await_error("database gone")
+            told = metrics.until("frames_waiting", 5)
+            assert (told["bars_received_total"], told["spilled_bytes"]) == (0, 0)
+        metrics.until("bars_total inserted", 5)
+        eventually(lambda: metrics.read()["frames_waiting"] == 0, "nothing waits any more")
+        assert ingest.stop() == 0
+    assert "; 0 frames waiting; " in ingest.errors[-1]
+
+
 def test_a_port_in_use(url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -143,7 +161,7 @@ def test_a_port_in_use(url: str) -> None:
         ("closed by the feed: 1000", "closed"),
         ("connection lost: the other side hung up", "lost"),
         ("dead: silent for 30.1 s, and no answer to a ping", "dead"),
-        ("silent: no data for 121 s of the regular session", "silent"),
+        ("silent: no data for 121 s, in a regular session", "silent"),
         ("cannot connect: connection refused", "cannot_connect"),
         ("no greeting within 10 s", "other"),
     ],

@@ -163,7 +163,8 @@ def test_bars_wait_for_a_database_that_is_gone_for_a_while(url: str) -> None:
         running("scan", **settings) as scan,
         running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
     ):
-        await_connected(url, "ingest", "scan")
+        await_connected(url, "scan")
+        ingest.await_error("feed: streaming")
         with database_gone(url):
             feed.send(*bars("A", range(10)))
             feed.send(*bars("B", range(10)))
@@ -183,7 +184,7 @@ def test_what_was_received_is_kept_when_ingest_is_stopped_while_the_database_is_
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            ingest.await_error("feed: streaming")
             with database_gone(url):
                 feed.send(*bars("A", range(10)))
                 feed.send(*bars("B", range(10)))
@@ -196,6 +197,49 @@ def test_what_was_received_is_kept_when_ingest_is_stopped_while_the_database_is_
             until(url, STORED, 20)
             assert again.stop() == 0
     until(url, "select reason from feed_stretches order by id desc limit 1", "ingest was stopped")
+
+
+def test_what_was_received_is_kept_when_nobody_waits_for_the_end(url: str) -> None:
+    """A second Ctrl-C, since the first one waits for the database."""
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            ingest.await_error("feed: streaming")
+            with database_gone(url):
+                feed.send(*bars("A", range(10)))
+                feed.await_received()
+                ingest.await_error("database gone")
+                ingest.send(signal.SIGINT)
+                ingest.await_error("feed: stopped")
+                assert ingest.stop(signal.SIGINT) == 1
+            assert "is kept in" in "".join(ingest.errors)
+        with running(*arguments, **settings) as again:
+            until(url, STORED, 10)
+            assert again.stop() == 0
+
+
+def test_what_was_received_is_kept_when_ingest_is_stopped_while_a_table_is_locked(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with hand_fed() as feed:
+        arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
+        with running(*arguments, **settings) as ingest:
+            await_connected(url, "ingest")
+            with conn.transaction():
+                conn.execute("lock table ohlcv_1min in exclusive mode")
+                feed.send(*bars("A", range(10)))
+                until(url, WAITS_FOR_A_LOCK, 1)
+                feed.send(*bars("B", range(10)))
+                feed.await_received()
+                ingest.await_error("database locked, 10 bars wait")
+                assert ingest.stop() == 3
+            assert "is kept in" in ingest.errors[-1]
+            assert "the database is locked" in ingest.errors[-1]
+        with running(*arguments, **settings) as again:
+            until(url, STORED, 20)
+            assert again.stop() == 0
 
 
 def read_only(conn: Connection[TupleRow], *, on: bool) -> None:
@@ -315,7 +359,7 @@ def test_a_killed_ingest_leaves_its_spill_file_to_the_next_one(url: str) -> None
     with hand_fed() as feed:
         arguments = ("ingest", "--symbols", "*", "--feed-url", feed.url)
         with running(*arguments, **settings) as ingest:
-            await_connected(url, "ingest")
+            ingest.await_error("feed: streaming")
             with database_gone(url):
                 feed.send(*bars("A", range(10)))
                 feed.await_received()

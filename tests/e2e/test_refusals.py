@@ -4,12 +4,14 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.feed.scripted_server import Peer, ScriptedServer
+from tickstock.db.connection import fetch_value
 from tickstock.db.writer import Counts
 from tickstock.embedded.redis import embedded_redis
 
 from .channel import Channel
 from .hand_fed import Event, bar, hand_fed
-from .program import KEY, running
+from .program import KEY, running, until
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
@@ -73,6 +75,30 @@ def test_the_rest_of_a_frame_is_stored_and_an_operator_sees_why(
         received=len(sound) + number, inserted=len(sound), refused=number
     )
     _assert_reasons(conn)
+
+
+def test_a_closing_that_no_text_can_hold_does_not_end_ingest(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    def close(peer: Peer) -> None:
+        peer.serve()
+        peer.send([bar("FIRST", 0)])
+        peer.close(1000, "good\0bye\x1b[2J")
+
+    def go_on(peer: Peer) -> None:
+        peer.serve()
+        peer.send([bar("SECOND", 0)])
+        peer.stay()
+
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with (
+        ScriptedServer(close, go_on) as feed,
+        running("ingest", "--symbols", "*", "--feed-url", feed.url, **settings) as ingest,
+    ):
+        until(url, "select count(*) from ohlcv_1min", 2)
+        assert ingest.stop() == 0
+    reason = fetch_value(conn, "select reason from feed_stretches order by id limit 1")
+    assert reason == r"closed by the feed: 1000 good\x00bye\x1b[2J"
 
 
 def _assert_reasons(conn: Connection[TupleRow]) -> None:

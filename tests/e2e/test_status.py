@@ -21,6 +21,9 @@ def test_status_tells_people_and_programs_the_same(url: str) -> None:
             until(url, "select count(*) from ohlcv_1min", 14)
             told = json.loads(run("status", "--symbols", "*", "--json", **settings).stdout)
             text = run("status", "--symbols", "A, B", **settings).stdout
+            feed.end()
+            until(url, "select subscriptions from feed_status", 0)
+            lost = run("status", **settings).stdout
             assert ingest.stop() == 0
         after = run("status", **settings).stdout
     overall = told["overall"]
@@ -45,6 +48,14 @@ def test_status_tells_people_and_programs_the_same(url: str) -> None:
     assert re.search(
         r"^waits in ingest         0 frames, stored [\d.]+ s after receipt", text, re.MULTILINE
     )
-    assert "live subscriptions      none: no ingest" in after
+    for told_of_none in (lost, after):
+        assert "live subscriptions      none: no ingest is subscribed" in told_of_none
     assert "waits in ingest         unknown: no live subscription" in after
     assert "symbol" not in after
+
+
+@pytest.mark.parametrize("symbols", ["", " , "])
+def test_a_list_without_a_symbol_is_told(url: str, symbols: str) -> None:
+    done = run("status", "--symbols", symbols, TICKSTOCK_DATABASE_URL=url)
+    assert done.returncode == 2
+    assert f"--symbols {symbols!r} names no ticker" in done.stderr

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from tickstock.feed.client import State
+from tickstock.ingest.metrics import classify
 
 from .client_run import BAR, KEY, failure, running, sends_a_bar
 from .scripted_server import CONNECTED, Peer, ScriptedServer
@@ -190,6 +191,7 @@ def test_another_client_with_this_key_is_named_and_given_more_time(
         run.bar()
         assert run.client.last_drop is not None
         assert run.client.last_drop.reason.startswith("another client uses this API key")
+        assert run.client.slow_cuts == 0
         run.stop_in_time()
         assert run.crowded_backoff.calls == ["next", "next", "reset"]
         assert run.backoff.calls == ["reset"]
@@ -215,13 +217,35 @@ def test_the_backoff_is_reset_by_data_and_not_by_the_login() -> None:
     assert run.backoff.calls == ["next", "next", "reset", "next", "next", "reset"]
 
 
-@pytest.mark.parametrize("script", [_close(1008, "slow consumer"), _close(1011, "")])
+def _called_slow_and_reset(peer: Peer) -> None:
+    peer.serve()
+    peer.status(("slow_consumer", "Connection closed: slow consumer"))
+    peer.reset()
+
+
+def _called_slow_and_closed(peer: Peer) -> None:
+    peer.serve()
+    peer.status(("error", "Slow consumer detected"))
+    peer.close(1000, "bye")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        _close(1008, "slow consumer"),
+        _close(1008, ""),
+        _close(1011, ""),
+        _called_slow_and_reset,
+        _called_slow_and_closed,
+    ],
+)
 def test_a_cut_as_a_slow_consumer_is_counted_and_explained(
     script: Callable[[Peer], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with ScriptedServer(script, script, sends_a_bar()) as server, running(server.url) as run:
         run.bar()
         assert run.client.slow_cuts == 2
+        assert {classify(drop.reason) for drop in run.client.drops} == {"slow_consumer"}
     assert "as a slow consumer, 2 times so far" in caplog.text
 
 
@@ -309,4 +333,4 @@ def test_an_open_and_silent_feed_is_given_up_when_patience_ends() -> None:
     ):
         run.bar()
         assert run.client.last_drop is not None
-        assert run.client.last_drop.reason.startswith("silent: no data for 0 s of the regular")
+        assert run.client.last_drop.reason.startswith("silent: no data for 0 s, in a regular")

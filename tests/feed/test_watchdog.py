@@ -71,6 +71,32 @@ def test_time_goes_on_while_the_feed_is_silent(clock: Clock) -> None:
     assert dog.patience() is None
 
 
+def test_a_late_bar_does_not_put_the_clock_back(clock: Clock) -> None:
+    """Corrections of the day come in the evening, when nothing else does."""
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(CLOSE + HOUR)
+    dog.heard(OPENING + HOUR)
+    assert dog.patience() is None
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(OPENING - HOUR)
+    clock.seconds += 3_700
+    dog.heard(OPENING - 10 * HOUR)
+    assert dog.patience() == 60.0
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_is_no_late_bar_does() -> None:
+    """A replay that begins again with another day; a wrong bar of a time to come."""
+    dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
+    dog.heard(CLOSE + 48 * HOUR)
+    dog.heard(OPENING + HOUR)
+    assert dog.patience() == 60.0
+    now = datetime.now(UTC)
+    dog = Watchdog([(now - 2 * HOUR, now + HOUR)], patience=60.0)
+    dog.heard(now + 5 * HOUR)
+    assert dog.patience() == 60.0
+
+
 @pytest.mark.usefixtures("clock")
 def test_patience_grows_with_each_silent_connection_and_returns_with_data() -> None:
     dog = Watchdog([(OPENING, CLOSE)], patience=60.0)
@@ -82,6 +108,19 @@ def test_patience_grows_with_each_silent_connection_and_returns_with_data() -> N
     assert found == [60, 120, 240, 480, 960, LONGEST, LONGEST]
     dog.heard(OPENING + HOUR)
     assert dog.patience() == 60
+
+
+@pytest.mark.parametrize("limit", [60.0, 600.0, 2 * LONGEST])
+def test_a_limit_for_symbols_that_seldom_trade_is_kept(clock: Clock, limit: float) -> None:
+    """Their silence before the opening is none of the session, and a reconnect makes nobody impatient."""
+    dog = Watchdog([(OPENING, CLOSE)], patience=limit)
+    dog.heard(OPENING - HOUR)
+    clock.seconds += 3_600 + limit - 1
+    assert dog.patience() is None
+    clock.seconds += 1
+    assert dog.patience() == limit
+    dog.lost()
+    assert dog.patience() == max(limit, min(LONGEST, 2 * limit))
 
 
 def test_before_the_first_bar_the_clock_on_the_wall_must_do() -> None:

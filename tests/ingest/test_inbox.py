@@ -1,5 +1,6 @@
 """What waits for the database: in memory, beyond it in a file, in order, across a kill."""
 
+import os
 import resource
 import shutil
 import signal
@@ -142,6 +143,36 @@ def test_two_processes_use_two_files(tmp_path: Path) -> None:
         assert [other.take(0), other.take(0)] == 2 * [item(b"2")]
 
 
+def test_what_others_left_is_taken_over(tmp_path: Path) -> None:
+    """Two ran side by side, and only one is started again."""
+    with Inbox(tmp_path, "feed") as one, Inbox(tmp_path, "feed") as other:
+        one.put(item(b"1"))
+        other.put(item(b"2"))
+        kept = [one.keep(), other.keep()]
+    assert None not in kept
+    os.utime(tmp_path / "feed-1.frames", (2**31, 2**31))  # it was written last
+    (tmp_path / "feed-2.frames").open("ab").write(b"broken")
+    with Inbox(tmp_path, "another") as inbox:
+        assert inbox.take(0) is None
+    for _ in range(2):  # the first one stores nothing
+        with Inbox(tmp_path, "feed") as again, Inbox(tmp_path, "feed") as beside:
+            taken = list(iter(lambda: again.take(0), None))
+            assert [each.data for each in taken if each.kind is Kind.FRAME] == [b"2", b"1"]
+            assert beside.take(0) is None
+
+
+def test_a_file_that_only_a_second_ingest_left_is_taken_over(tmp_path: Path) -> None:
+    with Inbox(tmp_path, "feed"):
+        second = Inbox(tmp_path, "feed", memory=0)
+        second.put(item(b"2"))
+        second._lock.close()  # as the kernel does for a process that is gone
+    with Inbox(tmp_path, "feed") as again:
+        assert again.take(0) == item(b"2")
+        assert again.take(0) is not None  # what breaks the ledger's stretch
+        again.stored(2)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".lock"}
+
+
 def test_a_record_broken_by_a_kill_is_left_out(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path, "feed", memory=1)
     for data in (b"memory", b"whole", b"broken"):
@@ -152,6 +183,19 @@ def test_a_record_broken_by_a_kill_is_left_out(tmp_path: Path) -> None:
     with Inbox(tmp_path, "feed") as again:
         assert again.take(0) == item(b"whole")
         assert again.take(0) is None
+
+
+def test_what_is_left_of_a_broken_record_is_no_other_one(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path, "feed", memory=0)
+    inbox.put(item(_HEAD.pack(200, 0, 0) + b"a long frame, of which the end is broken off"))
+    inbox.close()
+    (file,) = tmp_path.glob("*.frames")
+    file.write_bytes(file.read_bytes()[:-1])
+    again = Inbox(tmp_path, "feed", memory=0)
+    again.put(item(b""))
+    again._lock.close()  # as the kernel does for a process that is gone
+    with Inbox(tmp_path, "feed") as last:
+        assert [last.take(0), last.take(0)] == [item(b""), None]
 
 
 @contextmanager
@@ -215,6 +259,8 @@ def test_a_full_disk_is_told_and_what_comes_later_is_taken(tmp_path: Path) -> No
             taken = [inbox.put(item(60 * b"x")) for _ in range(3)]
         assert taken == [True, False, False]
         assert inbox.lost == 2
+        (file,) = tmp_path.glob("*.frames")
+        assert file.stat().st_size == inbox.spilled  # nothing of those that it could not hold
         assert inbox.put(item(b"later"))
         assert [inbox.take(0) for _ in range(4)] == [
             item(b"memory"),

@@ -34,32 +34,37 @@ def status(symbols: str | None, as_json: bool, database_url: str | None) -> None
     \b
     Example: tickstock status --symbols AAPL,TSLA
     """
+    wanted = None if symbols is None else _tickers(symbols)
     with database(database_url) as source, connect(source.url, program="status") as conn:
         require_schema(conn)
         with conn.cursor(row_factory=dict_row) as cursor:
             overall = cursor.execute(OVERALL).fetchone()
-            by_symbol = (
-                cursor.execute(BY_SYMBOL, (_tickers(symbols),)).fetchall() if symbols else []
-            )
+            by_symbol = [] if symbols is None else cursor.execute(BY_SYMBOL, (wanted,)).fetchall()
     assert overall is not None
     if as_json:
-        told = {"overall": overall} | ({"symbols": by_symbol} if symbols else {})
+        told = {"overall": overall} | ({} if symbols is None else {"symbols": by_symbol})
         click.echo(orjson.dumps(told, default=timedelta.total_seconds, option=orjson.OPT_UTC_Z))
         return
     _show(overall)
-    if symbols:
+    if symbols is not None:
         _show_symbols(by_symbol)
 
 
 def _tickers(symbols: str) -> list[str] | None:
     """The tickers of the list; None for all."""
     tickers = {ticker.strip() for ticker in symbols.split(",") if ticker.strip()}
+    if not tickers:
+        raise click.UsageError(f"--symbols {symbols!r} names no ticker; try AAPL,TSLA or '*'")
     return None if "*" in tickers else sorted(tickers)
 
 
 def _show(told: dict[str, Any]) -> None:
     names = "all symbols" if told["symbols"] is None else counted(told["symbols"], "symbol")
-    live = f"{told['subscriptions']}, of {names}" if told["subscriptions"] else "none: no ingest"
+    live = (
+        f"{told['subscriptions']}, of {names}"
+        if told["subscriptions"]
+        else "none: no ingest is subscribed"
+    )
     lag = f", {_span(told['lag'])} behind now" if told["feed_clock"] else ""
     owed = f" ({counted(told['gaps'], 'gap')}; see `tickstock gaps`)" if told["gaps"] else ""
     for label, value in (

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.1  # seconds until a silent socket lets us look at the stop event
 _DROPS_KEPT = 100
+_POLICY_VIOLATION = 1008  # for too many connections, which it says, or for a slow consumer
 _INTERNAL_ERROR = 1011  # how clients see a cut by the vendor's keep-alive
 
 _FINAL = {
@@ -146,6 +147,7 @@ class FeedClient:
         self._backoff = backoff or Backoff()
         self._crowded_backoff = crowded_backoff or Backoff(first=30.0, cap=300.0)
         self._crowded_until = -math.inf
+        self._called_slow = False
 
     @property
     def last_drop(self) -> Drop | None:
@@ -185,6 +187,7 @@ class FeedClient:
     def _live(self) -> None:
         """One connection, from its beginning to the stop event. Raises _DroppedError at a drop."""
         self._crowded_until = -math.inf
+        self._called_slow = False
         self.acknowledged = 0
         self._subscribed = False
         self._enter(State.CONNECTING, f"to {self._safe(redact_url(self._url))}")
@@ -305,7 +308,7 @@ class FeedClient:
         patience = self._patience()
         if patience is not None and silent > patience:
             raise _DroppedError(
-                f"silent: no data for {silent:.0f} s of the regular session, though pings are answered"
+                f"silent: no data for {silent:.0f} s, in a regular session, though pings are answered"
             )
 
     def _hand_over(self, data: bytes, received_at: datetime) -> None:
@@ -327,7 +330,7 @@ class FeedClient:
                 yield None
                 continue
             except CONNECTION_ERRORS as error:
-                raise _DroppedError(f"connection lost: {describe(error)}") from None
+                raise _DroppedError(self._breaking(describe(error))) from None
             if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
                 yield data
             elif opcode == ABNF.OPCODE_CLOSE:
@@ -354,14 +357,28 @@ class FeedClient:
         reason = data[2:].decode("utf-8", "replace")
         if "maximum number of" in reason.lower():
             self._note_crowd()
+        bare = code == _POLICY_VIOLATION and not reason and self._subscribed
+        slow = self._called_slow or (bare and not self._is_crowded())
+        if slow and "slow consumer" not in reason.lower():
+            reason = f"{reason} (slow consumer)".lstrip()
         if "slow consumer" in reason.lower() or code == _INTERNAL_ERROR:
-            self.slow_cuts += 1
-            log.warning(
-                "feed: it cuts us off as a slow consumer, %d times so far: what it sends is not taken fast "
-                "enough. Give this machine less to do, or subscribe to fewer symbols.",
-                self.slow_cuts,
-            )
+            self._count_slow_cut()
         return f"closed by the feed: {code or 'no code'} {self._safe(reason)}".rstrip()
+
+    def _breaking(self, why: str) -> str:
+        """The connection ended without a closing handshake, as this feed does it, maybe after a word."""
+        if not self._called_slow:
+            return f"connection lost: {why}"
+        self._count_slow_cut()
+        return f"connection lost: {why}, after it called us a slow consumer"
+
+    def _count_slow_cut(self) -> None:
+        self.slow_cuts += 1
+        log.warning(
+            "feed: it cuts us off as a slow consumer, %d times so far: what it sends is not taken fast "
+            "enough. Give this machine less to do, or subscribe to fewer symbols.",
+            self.slow_cuts,
+        )
 
     def _judge(self, statuses: list[Status]) -> set[StatusKind]:
         """Act on statuses, and say which kinds there were."""
@@ -376,6 +393,8 @@ class FeedClient:
                 raise _DroppedError(f"the feed waited in vain for the authentication ({said})")
             if kind is StatusKind.MAX_CONNECTIONS:
                 self._note_crowd()
+            elif kind is StatusKind.SLOW_CONSUMER:
+                self._called_slow = True
             elif kind is StatusKind.SUBSCRIBED:
                 self.acknowledged += 1
             elif kind is StatusKind.OTHER:
@@ -385,6 +404,9 @@ class FeedClient:
     def _note_crowd(self) -> None:
         # The feed is about to close a connection of this key, this one or the other client's.
         self._crowded_until = time.monotonic() + self._answer_timeout
+
+    def _is_crowded(self) -> bool:
+        return time.monotonic() < self._crowded_until
 
     def _refusal(self, kind: StatusKind, said: str) -> str:
         more = len(self._topics) - 3
@@ -401,7 +423,7 @@ class FeedClient:
         if self._stop.is_set():
             return
         backoff = self._backoff
-        if time.monotonic() < self._crowded_until:
+        if self._is_crowded():
             backoff = self._crowded_backoff
             reason = f"another client uses this API key ({reason})"
         self.drops.append(Drop(datetime.now(UTC), reason))
@@ -416,10 +438,12 @@ class FeedClient:
         log.log(level, "feed: %s", f"{state} {detail}".rstrip())
 
     def _safe(self, text: str) -> str:
-        """Foreign text for a log or a message: one line, not long, and without the key."""
+        """Foreign text for a log, a message or the ledger: one line of ASCII, not long, without the key."""
         if self._key:
             text = text.replace(self._key, "***")
-        return re.sub(r"\s+", " ", text).encode("ascii", "backslashreplace").decode()[:200]
+        line = re.sub(r"\s+", " ", text).encode("ascii", "backslashreplace").decode()
+        # No terminal shall obey it, and PostgreSQL's text holds no NUL.
+        return re.sub("[^ -~]", lambda found: f"\\x{ord(found[0]):02x}", line)[:200]
 
     @contextmanager
     def _patient(self, socket: FeedSocket) -> Iterator[None]:

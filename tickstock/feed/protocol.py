@@ -35,6 +35,8 @@ class StatusKind(Enum):
     NOT_AUTHORIZED = auto()
     """The plan does not include a topic that was asked for."""
     MAX_CONNECTIONS = auto()
+    SLOW_CONSUMER = auto()
+    """We take what it sends too slowly: it cuts us off."""
     OTHER = auto()
 
 
@@ -51,10 +53,12 @@ _KINDS = (
     ("auth_failed", "", StatusKind.AUTH_FAILED),
     ("auth_timeout", "", StatusKind.AUTH_TIMEOUT),
     ("max_connections", "", StatusKind.MAX_CONNECTIONS),
+    ("slow_consumer", "", StatusKind.SLOW_CONSUMER),
     ("not_authorized", "", StatusKind.NOT_AUTHORIZED),
     ("error", "not authorized", StatusKind.NOT_AUTHORIZED),
     ("error", "authentication failed", StatusKind.AUTH_FAILED),
     ("error", "maximum number of", StatusKind.MAX_CONNECTIONS),
+    ("error", "slow consumer", StatusKind.SLOW_CONSUMER),
 )
 
 

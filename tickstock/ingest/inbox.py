@@ -2,7 +2,7 @@
 
 The feed cuts off slow consumers and replays nothing, so what comes is taken at once, however long the
 database is away. The file outlives a kill -9: the next ingest of the same feed and database takes what
-is in it first.
+is in it first. Ingests that run side by side have a file each; what is left of any goes to the next one.
 """
 
 import errno
@@ -12,8 +12,8 @@ import shutil
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from itertools import chain, count, islice
@@ -89,6 +89,8 @@ class Inbox:
         self._path, self._file, self._lock = _open_file(folder, name)
         self._stored_at = self._read_at = 0
         self._write_at = _whole_records(self._path, self._file)
+        # What is left of a broken record would be taken for one behind the next that is written.
+        self._file.truncate(self._write_at)
 
     @property
     def waiting(self) -> int:
@@ -207,6 +209,8 @@ class Inbox:
             if self._file.write(record) < len(record):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._write_at)
             if not self.lost:
                 log.error("%s can't be written, bars are lost: %s", self._path, error.strerror)
             self.lost += 1
@@ -234,6 +238,7 @@ def _open_file(folder: Path, name: str) -> tuple[Path, IO[bytes], FileLock]:
             lock = FileLock(path.with_suffix(".lock"))
             if lock.try_exclude():
                 path.with_suffix(_NEW).unlink(missing_ok=True)
+                _take_over(path, set(folder.glob(f"{name}-*.frames")) - {path})
                 return path, _open(path), lock
             lock.close()
     except OSError as error:
@@ -242,6 +247,35 @@ def _open_file(folder: Path, name: str) -> tuple[Path, IO[bytes], FileLock]:
             "set TICKSTOCK_DATA_DIR"
         ) from error
     raise AssertionError("there is always another number")
+
+
+def _take_over(path: Path, others: Iterable[Path]) -> None:
+    """Put into this file what is in those that nobody uses: whoever left them may never come back."""
+    with ExitStack() as stack:
+        left = [each for each in others if _is_left(each, stack)]
+        if not left:
+            return
+        with _replacing(path) as file:
+            # A bar that came again must be stored last.
+            for each in sorted(filter(Path.exists, (path, *left)), key=lambda p: p.stat().st_mtime):
+                with each.open("rb") as before:
+                    size = _whole_records(each, before)
+                    before.seek(0)
+                    _copy(before, file, size)
+                file.write(_record(Item(Kind.LOST, datetime.now(UTC), b"ingest was killed")))
+        for each in left:
+            each.unlink()
+
+
+def _is_left(path: Path, stack: ExitStack) -> bool:
+    """Whether no other process uses it, nor will until the stack is closed."""
+    return stack.enter_context(FileLock(path.with_suffix(".lock"))).try_exclude()
+
+
+def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
+    while piece := source.read(min(size, 2**20)):
+        target.write(piece)
+        size -= len(piece)
 
 
 def _open(path: Path) -> IO[bytes]:

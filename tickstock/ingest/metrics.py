@@ -93,8 +93,9 @@ class IngestCollector(Collector):
 
     def _waiting(self) -> Iterator[Metric]:
         inbox = self._ingest.inbox
-        yield _gauge("frames_waiting", "Frames that wait in memory to be stored.", inbox.waiting)
-        yield _gauge("spilled_bytes", "Bytes that wait in the spill file.", inbox.spilled)
+        waiting = inbox.behind(0)
+        yield _gauge("frames_waiting", "Frames in memory that are not stored.", waiting.items)
+        yield _gauge("spilled_bytes", "Bytes that wait in the spill file.", waiting.spilled)
         yield _counter("frames_lost", "Frames that neither memory nor disk could take.", inbox.lost)
 
     def _connection(self) -> Iterator[Metric]:

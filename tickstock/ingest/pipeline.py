@@ -126,7 +126,8 @@ class Ingest:
 
         Raises FeedRefusedError or FeedUnreachableError when the feed refuses for good, and
         DatabaseUnavailableError or psycopg.Error when received bars could not be stored; in either case
-        all that can be stored has been, and the rest waits in the spill file for the next ingest.
+        all that can be stored has been, and the rest waits in the spill file for the next ingest. So it
+        does whatever else ends it, such as KeyboardInterrupt.
         """
         _tune_interpreter()
         drain = threading.Thread(target=self._drain, name="drain", daemon=True)
@@ -144,30 +145,40 @@ class Ingest:
         try:
             self._work(drain)
         except (DatabaseUnavailableError, psycopg.Error) as error:
-            self.stop.set()
-            drain.join(timeout=10)
-            self._gatherer.stop()
-            self._failure = self._kept(error)
+            self._failure = self._told(error, self._keep(drain))
+        except (
+            BaseException
+        ):  # a second Ctrl-C, which waits for no database, or what nobody has foreseen
+            if told := self._keep(drain):
+                log.warning("%s", told)
+            raise
         finally:
             self.stop.set()
             self._finish()
         if self._failure:
             raise self._failure
 
-    def _kept(self, error: DatabaseUnavailableError | psycopg.Error) -> Exception:
-        """The error, and what became of that which could not be stored."""
+    def _keep(self, drain: threading.Thread) -> str | None:
+        """What could not be stored goes to the spill file; what became of it, if there was anything."""
+        self.stop.set()
+        drain.join(timeout=10)
+        self._gatherer.stop()
         try:
             if not (path := self._inbox.keep()):
-                return error
-            told = f"What has been received is kept in {path}: the next ingest stores it."
+                return None
+            return f"What has been received is kept in {path}: the next ingest stores it."
         except OSError as trouble:
-            told = (
+            return (
                 f"What has been received could not be kept in a file either ({trouble.strerror}): "
                 "it has to be filled from REST or a flat file."
             )
-        if isinstance(error, DatabaseUnavailableError):
-            return DatabaseUnavailableError(f"{error.message} {told}")
-        log.error("%s", told)
+
+    def _told(self, error: DatabaseUnavailableError | psycopg.Error, kept: str | None) -> Exception:
+        """The error, and what became of that which could not be stored."""
+        if kept and isinstance(error, DatabaseUnavailableError):
+            return DatabaseUnavailableError(f"{error.message} {kept}")
+        if kept:
+            log.error("%s", kept)
         return error
 
     # What the client tells, in its thread.
@@ -265,9 +276,10 @@ class Ingest:
         """One line: what became of the bars, and what is waiting."""
         c = self.counts
         at = f"{self._feed_time:%Y-%m-%d %H:%M} UTC" if self._feed_time else "no bar yet"
-        waiting = f"{counted(self._inbox.waiting, 'frame')} waiting"
-        if self._inbox.spilled:
-            waiting += f" and {self._inbox.spilled / 2**20:,.1f} MiB in the spill file"
+        frames, spilled = self._inbox.behind(0)
+        waiting = f"{counted(frames, 'frame')} waiting"
+        if spilled:
+            waiting += f" and {spilled / 2**20:,.1f} MiB in the spill file"
         if self._inbox.lost:
             waiting += f", {counted(self._inbox.lost, 'frame')} lost"
         if "AM" not in self._channels:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import psycopg
 from psycopg import Connection
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from psycopg.rows import TupleRow
 
 from tickstock.bars import PAYLOAD_LIMIT, Bar, Refusal
@@ -28,6 +28,8 @@ SOURCE = "feed"
 GONE = (psycopg.OperationalError, ReadOnlySqlTransaction, DatabaseUnavailableError)
 GRACE = 10.0
 """Seconds that a database which is gone is waited for once we were asked to stop."""
+LOCK_TIMEOUT = "set lock_timeout = '10s'"
+"""Who locks a table holds up neither an ending nor what the operator is told."""
 
 Result = TypeVar("Result")
 
@@ -52,6 +54,7 @@ class Store:
         self._all_new = True
         """Whether all bars of the last batch were new and possible: then those of the next are, too."""
         self._conn: Connection[TupleRow] | None = connect(url, program="ingest")
+        self._conn.execute(LOCK_TIMEOUT)
         require_schema(self._conn)
         if is_read_only(self._conn):
             raise DatabaseUnavailableError(
@@ -168,8 +171,9 @@ class Store:
             try:
                 return work(self._connection())
             except GONE as error:
-                self._drop_connection()
-                state = "read-only" if isinstance(error, ReadOnlySqlTransaction) else "gone"
+                state = _state(error)
+                if state != "locked":
+                    self._drop_connection()
                 if self._stop.is_set():
                     deadline = deadline or time.monotonic() + GRACE
                     if time.monotonic() > deadline:
@@ -184,6 +188,7 @@ class Store:
     def _connection(self) -> Connection[TupleRow]:
         if self._conn is None or self._conn.closed:
             self._conn = connect(self._url, program="ingest")
+            self._conn.execute(LOCK_TIMEOUT)
             if self._stretch is not None:
                 self._stretch.hold(self._conn)
         return self._conn
@@ -192,3 +197,14 @@ class Store:
         if self._conn is not None:
             self._conn.close()
             self._conn = None
+
+
+def _state(error: Exception) -> str:
+    """What is the matter with the database, in a word."""
+    match error:
+        case LockNotAvailable():
+            return "locked"
+        case ReadOnlySqlTransaction():
+            return "read-only"
+        case _:
+            return "gone"
