@@ -127,6 +127,9 @@ class Scanner:
         self, conn: Connection[TupleRow], spans: Mapping[str, Sequence[Span]], read: Reader
     ) -> Recorded:
         chosen = self._catalog.read(conn)
+        for timeframe in spans:
+            if not chosen[timeframe]:
+                self._windows.forget(timeframe)
         judged = [
             judge(conn, timeframe, some, chosen[timeframe], self._failures, self._limit, read)
             for timeframe, some in spans.items()
