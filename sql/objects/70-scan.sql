@@ -289,12 +289,14 @@ begin
   ), here as materialized (
     -- Symbol by symbol, whatever the statistics say: they know nothing of the minute that is being scanned.
     select e.* from span j cross join lateral (
-      select e.id, e.timeframe, e.symbol, e.ts, e.pattern from public.events e
+      select e.id, e.timeframe, e.symbol, e.ts, e.pattern, e.candles_from from public.events e
       where e.symbol = j.symbol and e.ts >= j.since and e.ts <= j.until and e.timeframe = j.timeframe and e.retracted_at is null
       offset 0) e
     -- Most candles are judged for the first time, and nothing is there yet.
     where exists (select from public.events n where n.ts >= (select min(since) from span) and n.ts <= (select max(until) from span))
       and asked -> e.timeframe ? e.pattern
+      -- What looked at bars that have been dropped since can't be judged again.
+      and (e.timeframe <> '1min' or coalesce(e.candles_from, e.ts) >= tickstock.bars_since())
   ), undone as (
     update public.events e
     set retracted_at = clock_timestamp(), change = nextval('public.events_change_seq')
@@ -314,9 +316,10 @@ begin
       parameters = excluded.parameters, candles_from = excluded.candles_from, change = excluded.change,
       -- It is made again, from other bars than at first.
       retracted_at = null, detected_at = excluded.detected_at, lag = excluded.lag, late = excluded.late
-    where e.retracted_at is not null
-      or (e.direction, e.price, e.strength, e.details, e.parameters, e.candles_from) is distinct from
-         (excluded.direction, excluded.price, excluded.strength, excluded.details, excluded.parameters, excluded.candles_from)
+    where (e.timeframe <> '1min' or coalesce(e.candles_from, e.ts) >= tickstock.bars_since())
+      and (e.retracted_at is not null
+        or (e.direction, e.price, e.strength, e.details, e.parameters, e.candles_from) is distinct from
+           (excluded.direction, excluded.price, excluded.strength, excluded.details, excluded.parameters, excluded.candles_from))
     returning e as event
   ), changed as (
     select false as stands, u.event from undone u union all select true, w.event from written w
@@ -326,4 +329,4 @@ begin
   select count(*) filter (where t.stands), count(*) filter (where not t.stands) into made, retracted from told t;
 end $$;
 comment on function tickstock.record_events(jsonb, json, float8[], float8[], text, text[], float8[], float8[], float8[], float8[], float8[], jsonb) is
-  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone. judged: [{timeframe, symbol, since, until}]. candle_…: of each candle the number of its span, from 1 on, its start (seconds since 1970, UTC), and the closes, with spaces between. hit_…: of each event the numbers of its candle and pattern, from 1 on, 1 long, -1 short or 0 neutral, its strength, the start of the first candle looked at, and its details. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs.';
+  'Makes events what scanning has found in the candles judged: new ones are made, those that are no longer found are retracted. asked: {timeframe: {pattern: its parameters}}; other patterns'' events are left alone, and so are those that looked at bars which have been dropped since. judged: [{timeframe, symbol, since, until}]. candle_…: of each candle the number of its span, from 1 on, its start (seconds since 1970, UTC), and the closes, with spaces between. hit_…: of each event the numbers of its candle and pattern, from 1 on, 1 long, -1 short or 0 neutral, its strength, the start of the first candle looked at, and its details. Notifies the channel tickstock_patterns at commit. To be called last in a transaction: until its end, other scanners wait with theirs.';

@@ -3,7 +3,7 @@ the events that stand are those of a scan of the final bars."""
 
 import random
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg import Connection
@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
 from tests.e2e.program import run
-from tests.scan.support import bar, drain, new_york, on_one_engine, signalling, write
+from tests.scan.support import bar, drain, firing, new_york, on_one_engine, signalling, write
 from tickstock.bars import Bar
 from tickstock.db.connection import connect
 from tickstock.patterns import discover
@@ -147,3 +147,21 @@ def test_events_of_a_symbol_whose_bars_are_gone_are_taken_back(
     assert conn.execute(last).fetchall() == [("CLOCK",), ("LATER",), ("THERE",)]
     done = run("scan", "--from", day, "--to", "9999-12-31", TICKSTOCK_DATABASE_URL=url)
     assert done.returncode == 0
+
+
+def test_events_outlive_the_bars_that_made_them(conn: Connection[TupleRow]) -> None:
+    """Those of minutes at the border, too, which a scan would judge by the bars that are left."""
+    timeframes = ("1min", "5min")
+    full = firing("Full", lambda c: c.close[0] > 0, timeframes=timeframes, candles=3)
+    scanner = Scanner([full, signalling("Any", timeframes, candles=3)])
+    border = datetime(2025, 11, 6, tzinfo=UTC)
+    minutes = [border + timedelta(minutes=number) for number in range(-20, 10)]
+    write(conn, *(bar("A", ts) for ts in minutes), bar("A", border + timedelta(days=10)))
+    drain(conn, scanner)
+    before = conn.execute(STANDING).fetchall()
+    assert len(before) > 60
+    conn.execute("call drop_bars(%s)", (border,))
+    scanner.scan_history(conn, "A", minutes[0], minutes[-1], TIMEFRAMES)
+    write(conn, bar("A", border, volume=7))
+    drain(conn, scanner)
+    assert conn.execute(STANDING).fetchall() == before
