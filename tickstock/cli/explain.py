@@ -140,11 +140,20 @@ def _table(candles: list[Candle]) -> str:
     lines = [
         f"{'':>5}  {'start':<16}  {'open':>10}  {'high':>10}  {'low':>10}  {'close':>10}  {'volume':>12}"
     ]
+    decimals = max(
+        _decimals(price)
+        for each in candles
+        for price in (each.open, each.high, each.low, each.close)
+    )
     for each in candles:
         place = f"{each.place:+d}" if each.place else "0"
         prices = "  ".join(
-            f"{price:>10.6g}" if price < 1 else f"{price:>10,.2f}"
-            for price in (each.open, each.high, each.low, each.close)
+            f"{price:>10,.{decimals}f}" for price in (each.open, each.high, each.low, each.close)
         )
-        lines.append(f"{place:>5}  {_moment(each.ts)}  {prices}  {each.volume:>12,.6g}")
+        lines.append(f"{place:>5}  {_moment(each.ts)}  {prices}  {each.volume:>12,.15g}")
     return "\n".join(lines)
+
+
+def _decimals(price: float) -> int:
+    """That it takes to tell it from its neighbours; cents, at least."""
+    return max(2, len(f"{price:.6f}".rstrip("0").partition(".")[2]))
