@@ -147,6 +147,11 @@ def test_events_of_a_symbol_whose_bars_are_gone_are_taken_back(
     assert conn.execute(last).fetchall() == [("CLOCK",), ("LATER",), ("THERE",)]
     done = run("scan", "--from", day, "--to", "9999-12-31", TICKSTOCK_DATABASE_URL=url)
     assert done.returncode == 0
+    for symbol, code in (("GONE", 0), ("clock", 1)):
+        done = run("scan", "--from", day, "--symbol", symbol, TICKSTOCK_DATABASE_URL=url)
+        assert done.returncode == code
+        assert (f"no candles of {symbol!r}: " in done.stderr) == bool(code)
+    assert "did you mean CLOCK?" in done.stderr
 
 
 def test_events_outlive_the_bars_that_made_them(conn: Connection[TupleRow]) -> None:
