@@ -2,7 +2,7 @@
 the events that stand are those of a scan of the final bars."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +15,8 @@ from tests.scan.support import bar, drain, firing, new_york, on_one_engine, sign
 from tickstock.bars import Bar
 from tickstock.db.connection import connect
 from tickstock.patterns import discover
+from tickstock.scan.judge import Judged
+from tickstock.scan.record import Recorded
 from tickstock.scan.scanner import Scanner, symbols_between
 from tickstock.simulator import RandomMarket
 from tickstock.timeframes import TIMEFRAMES
@@ -170,3 +172,39 @@ def test_events_outlive_the_bars_that_made_them(conn: Connection[TupleRow]) -> N
     write(conn, bar("A", border, volume=7))
     drain(conn, scanner)
     assert conn.execute(STANDING).fetchall() == before
+
+
+class Counting(Scanner):
+    """Notes how many candles it has judged at once."""
+
+    def __init__(self) -> None:
+        super().__init__(discover())
+        self.at_once: list[int] = []
+
+    def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
+        self.at_once.append(sum(each.candles for each in judged if each.timeframe == "1min"))
+        return super()._record(conn, judged)
+
+
+@on_one_engine
+def test_a_long_history_is_judged_in_pieces(
+    conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that years of minutes need no more memory than months, and find the same."""
+    conn.execute("set tickstock.scan_queue = off")
+    write(conn, *market(1))
+    symbol, until = "AAPL", new_york("2025-12-01 10:00")
+    whole, pieces = Counting(), Counting()
+    scanned = [whole.scan_history(conn, symbol, SINCE, until, TIMEFRAMES)]
+    expected = conn.execute(STANDING).fetchall()
+    conn.execute("truncate events")
+    minutes = {timeframe: timedelta(minutes=number) for timeframe, number in SMALL.items()}
+    monkeypatch.setattr("tickstock.scan.scanner.PIECES", minutes)
+    scanned.append(pieces.scan_history(conn, symbol, SINCE, until, TIMEFRAMES))
+    assert conn.execute(STANDING).fetchall() == expected
+    assert scanned[0] == scanned[1]
+    assert sum(pieces.at_once) == sum(whole.at_once) > 600
+    assert sorted(pieces.at_once)[-2] <= SMALL["1min"], "the last piece, and what looks back at it"
+
+
+SMALL = {"1min": 60, "5min": 400, "30min": 1_000}
