@@ -112,6 +112,18 @@ def test_retracted_late_and_unknown(url: str, conn: Connection[TupleRow]) -> Non
 
 
 @on_one_engine
+def test_what_is_gone(url: str, conn: Connection[TupleRow]) -> None:
+    id_ = made(conn)
+    conn.execute("insert into ohlcv_1min values ('CLOCK', '2025-12-20', 1, 1, 1, 1, 1)")
+    conn.execute("call drop_bars('2025-12-01')")
+    told = run("explain", str(id_), TICKSTOCK_DATABASE_URL=url)
+    assert told.returncode == 0, told.stderr
+    assert "its candle is gone: the bars have been dropped" in told.stdout
+    assert "outcome" not in told.stdout
+    assert "start  " not in told.stdout
+
+
+@on_one_engine
 def test_json(url: str, conn: Connection[TupleRow]) -> None:
     id_ = made(conn)
     told = json.loads(run("explain", str(id_), "--json", TICKSTOCK_DATABASE_URL=url).stdout)

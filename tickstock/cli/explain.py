@@ -82,6 +82,9 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
     ]
     if event["late"]:
         remarks.append("late: the next candle was over already when it was recorded")
+    gone = all(each.place for each in found.candles)
+    if gone:
+        remarks.append("its candle is gone: the bars have been dropped (keep_bars), or deleted")
     rows = [
         ("price", f"{event['price']:.10g}"),
         ("strength", f"{event['strength']:.3g} of 1"),
@@ -89,7 +92,7 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
         ("parameters", _parameters(event)),
         ("recorded", f"{_moment(event['detected_at'])}{_lag(event['lag'])}"),
         ("on Redis", ON_REDIS[event["published"]]),
-        *_outcome(found.outcome, event["direction"]),
+        *(() if gone else _outcome(found.outcome, event["direction"])),
     ]
     lines = [head, *remarks, ""]
     lines += [f"  {line}".rstrip() for line in (definition or "(an unknown pattern)").splitlines()]
