@@ -15,6 +15,12 @@ begin
       declare
         reach integer := number;
       begin
+        -- The next bar there is may be one of months later.
+        if %2$s then
+          closes := '{}';
+          until := starts;
+          return;
+        end if;
         -- Mostly the materialized candles are complete, and none of them is marked: then they are what the view says.
         select array_agg(m.close order by m.ts), max(m.ts) into closes, until
         from (select c.ts, c.close from tickstock.candles_%1$s c where c.symbol = of_symbol and c.ts > starts order by c.ts limit number) m;
@@ -35,9 +41,9 @@ begin
           end if;
           reach := 4 * reach;
         end loop;
-      end $f$ $q$, tf.timeframe);
+      end $f$ $q$, tf.timeframe, case tf.timeframe when '1min' then 'starts < tickstock.bars_since()' else 'false' end);
     execute format('comment on function tickstock.closes_after_%s(text, timestamptz, integer) is %L', tf.timeframe,
-      format('Closes of the next so many complete %s candles of the symbol after the one that begins at starts, or of as many as there are; and a time by which these have begun.', tf.timeframe));
+      format('Closes of the next so many complete %s candles of the symbol after the one that begins at starts, or of as many as there are, of none where the bars have been dropped; and a time by which these have begun.', tf.timeframe));
     execute format($q$
       create or replace function tickstock.open_after_%1$s(of_symbol text, starts timestamptz) returns numeric
       language plpgsql stable parallel safe
@@ -99,7 +105,7 @@ comment on column event_outcomes.direction is 'long, short or neutral.';
 comment on column event_outcomes.strength is 'From 0 to 1, as the pattern defines it.';
 comment on column event_outcomes.price is 'Close of that candle, from which the returns count.';
 comment on column event_outcomes.late is 'Recorded when the next candle was over already: nobody could have acted on it in time.';
-comment on column event_outcomes.candles_after is 'Complete candles of the symbol that have come after it, counted up to 20.';
+comment on column event_outcomes.candles_after is 'Complete candles of the symbol that have come after it, counted up to 20; 0 where the candles are gone with their bars (1min, after drop_bars()).';
 comment on column event_outcomes.return_1 is 'Close of the next candle / price - 1; with the opposite sign for a short event, so that above 0 it was right. 0.01 is one percent. Null while there is no such candle.';
 comment on column event_outcomes.return_5 is 'The same for the fifth candle after it.';
 comment on column event_outcomes.return_20 is 'The same for the twentieth candle after it.';

@@ -195,6 +195,27 @@ def test_an_event_without_its_first_candle_has_its_own(market: Connection[TupleR
     assert market.execute("select place from event_candles(%s)", (id_,)).fetchall() == [(0,)]
 
 
+def test_minutes_whose_bars_were_dropped_have_no_outcome(conn: Connection[TupleRow]) -> None:
+    """The next bar that is left is one of another day."""
+    conn.execute("set tickstock.scan_queue = off")
+    conn.execute(BARS)
+    conn.execute("call ohlcv_refresh()")
+    for timeframe in ("1min", "30min"):
+        values = {"timeframe": timeframe, "symbol": "UP", "direction": "long"}
+        conn.execute(EVENT.format(timeframe=timeframe).encode(), values)
+    conn.execute("delete from events where ts < '2025-10-01' or ts > '2025-10-03'")
+    outcomes = """
+        select timeframe, ts >= '2025-10-02Z' as kept, count(*), count(return_1), count(next_open),
+          sum((select count(*) from event_candles(id, after => 5) where place > 0))
+        from event_outcomes group by 1, 2 order by 1, 2
+    """
+    before = conn.execute(outcomes).fetchall()
+    assert [known[2:] for known in before] == [(8, 8, 8, 40)] * 4
+    conn.execute("call drop_bars('2025-10-02Z')")
+    gone, *others = before
+    assert conn.execute(outcomes).fetchall() == [(*gone[:3], 0, 0, 0), *others]
+
+
 @pytest.mark.parametrize("timeframe", ["1min", "5min", "1hour", "daily"])
 def test_one_outcome_reads_tens_of_rows(market: Connection[TupleRow], timeframe: str) -> None:
     """Of two months' bars of two symbols. The last test: it refreshes."""

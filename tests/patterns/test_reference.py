@@ -243,6 +243,14 @@ def test_on_stored_candles(url: str, conn: Connection[TupleRow], tmp_path: Path)
     file = written(tmp_path, "rising.py", RISING)
     told = run("patterns", "test", "--symbol", "TSLA", file, **settings).stdout
     assert re.search(r"^5min +11 +6 +545\.5 +6 +0 +0 +1\.00  TSLA 2025-11-24 15:20$", told, re.M)
+    unknown = run("patterns", "test", "--symbol", "tsla", file, **settings)
+    assert unknown.returncode == 1
+    assert "no candles of 'tsla': did you mean TSLA?" in unknown.stderr
+    centuries = run("patterns", "test", "--days", "1000000", file, **settings)
+    assert centuries.returncode == 2
+    assert "1000000 is not in the range 1<=x<=36500" in centuries.stderr
+    ages = run("patterns", "test", "--days", "36500", file, **settings)
+    assert ages.returncode == 0, ages.stderr
     broken = written(tmp_path, "broken.sql", FALLING.replace("back = 0", "behind = 0"))
     done = run("patterns", "test", broken, **settings)
     assert done.returncode == 1

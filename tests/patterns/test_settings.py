@@ -76,6 +76,7 @@ def test_the_window_is_that_of_the_parameters() -> None:
         (Setting("Doji", "5min", True, {"max_body": float("nan")}), "not a finite number"),
         (Setting("VolumeSpike", "5min", True, {"mean_of": 0}), "mean_of is 0, it must be a whole"),
         (Setting("VolumeSpike", "5min", True, {"mean_of": 9999}), "candles is 10000, not 1 to"),
+        (Setting("MACrossover", None, True, {"fast": 0}), "fast is 0, it must be a whole number"),
         (Setting("DoubleTop", "5min", True, {"window": 6}), "more than twice span (3)"),
         (Setting("HighOfDay", "daily", True, {}), "candles of daily do not divide the session"),
     ],

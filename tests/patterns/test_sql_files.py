@@ -87,6 +87,13 @@ def test_what_is_broken_is_told_with_its_line(text: str, line: int, problem: str
     assert problem in str(error.value)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """As Notepad writes it."""
+    file = tmp_path / "gap.sql"
+    file.write_text(HEAD + "-- candles: 1\nselect 1", encoding="utf-8-sig", newline="\r\n")
+    assert (read_pattern(file).name, read_pattern(file).query) == ("X", "select 1")
+
+
 def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
     file = tmp_path / "x.sql"
     file.write_bytes(b"-- X: it is.\n-- candles: 1\nselect '\xff'")

@@ -86,6 +86,19 @@ def test_in_words(url: str, conn: Connection[TupleRow]) -> None:
 
 
 @on_one_engine
+def test_numbers_are_told_to_their_last_digit(url: str, conn: Connection[TupleRow]) -> None:
+    id_ = made(conn)
+    conn.execute("update ohlcv_1min set close = 11.0025, volume = 12345678 where close = 11")
+    conn.execute("update ohlcv_1min set low = 0.75, volume = 0.5 where close = 11.5")
+    said = run("explain", str(id_), "--after", "1", TICKSTOCK_DATABASE_URL=url).stdout
+    for line in (
+        r" +0  2025-11-24 14:33 +10\.7500 +11\.5000 +10\.2500 +11\.0025 +12,345,678",
+        r" +\+1  2025-11-24 14:34 +11\.2500 +12\.0000 +0\.7500 +11\.5000 +0\.5",
+    ):
+        assert re.search(f"^{line}$", said, re.MULTILINE), said
+
+
+@on_one_engine
 def test_retracted_late_and_unknown(url: str, conn: Connection[TupleRow]) -> None:
     id_ = made(conn, pattern="Mine")
     ts = OPENING + 3 * MINUTE
@@ -96,6 +109,18 @@ def test_retracted_late_and_unknown(url: str, conn: Connection[TupleRow]) -> Non
     assert "late: the next candle was over" in said
     assert "(an unknown pattern)" in said
     assert "outcome" not in said
+
+
+@on_one_engine
+def test_what_is_gone(url: str, conn: Connection[TupleRow]) -> None:
+    id_ = made(conn)
+    conn.execute("insert into ohlcv_1min values ('CLOCK', '2025-12-20', 1, 1, 1, 1, 1)")
+    conn.execute("call drop_bars('2025-12-01')")
+    told = run("explain", str(id_), TICKSTOCK_DATABASE_URL=url)
+    assert told.returncode == 0, told.stderr
+    assert "its candle is gone: the bars have been dropped" in told.stdout
+    assert "outcome" not in told.stdout
+    assert "start  " not in told.stdout
 
 
 @on_one_engine

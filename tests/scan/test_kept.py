@@ -11,11 +11,22 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.scan.support import Recorder, Window, bar, drain, new_york, on_one_engine, write
+from tests.scan.support import (
+    Recorder,
+    Window,
+    bar,
+    drain,
+    firing,
+    new_york,
+    on_one_engine,
+    write,
+)
 from tests.scan.test_windows import directly, rows_of
 from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
+from tickstock.patterns import PythonPattern
 from tickstock.scan.kept import LONGEST
+from tickstock.scan.scanner import Scanner
 from tickstock.scan.windows import Series, Span
 
 LENGTH = 6
@@ -225,6 +236,41 @@ def test_a_late_bar_and_one_days_after_it(conn: Connection[TupleRow]) -> None:
     assert sorted(starts_of(scanner.windows)) == [1, 7 * 1440], "each once, though it looks back"
     for window in scanner.windows:
         check(conn, window)
+
+
+@on_one_engine
+@pytest.mark.parametrize("timeframe", ["1min", "15min"])
+@pytest.mark.parametrize(
+    "meanwhile", ["false", "true"], ids=["nobody asks", "they are too long to be kept"]
+)
+def test_what_changes_while_patterns_are_set_otherwise_is_seen(
+    conn: Connection[TupleRow], timeframe: str, meanwhile: str
+) -> None:
+    def rising(name: str, candles: int) -> PythonPattern:
+        where = lambda c: c.close[-1] > c.close[-3]  # noqa: E731
+        return firing(name, where, timeframes=[timeframe], candles=candles)
+
+    width = fetch_value(conn, "select width from timeframes where timeframe = %s", timeframe)
+    scanner = Scanner([rising("Rising", 3), rising("Long", LONGEST + 2)])
+
+    def scan(number: int, close: str = "10") -> None:
+        write(conn, bar("A", BEGIN + number * width, close))
+        drain(conn, scanner)
+
+    def enable(which: str) -> None:
+        conn.execute(f"update patterns set enabled = {which}".encode())
+
+    scan(0)
+    enable("pattern = 'Rising'")
+    for number in range(1, 7):
+        scan(number)
+    enable(meanwhile)
+    scan(5, "9")
+    enable("pattern = 'Rising'")
+    for number in range(7, 10):
+        scan(number)
+    found = "select ts from events where pattern = 'Rising' and retracted_at is null"
+    assert conn.execute(found).fetchall() == [(BEGIN + 7 * width,)]
 
 
 def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> list[Span]:

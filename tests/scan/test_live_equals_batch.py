@@ -2,8 +2,8 @@
 the events that stand are those of a scan of the final bars."""
 
 import random
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg import Connection
@@ -11,10 +11,12 @@ from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
 from tests.e2e.program import run
-from tests.scan.support import bar, drain, new_york, on_one_engine, signalling, write
+from tests.scan.support import bar, drain, firing, new_york, on_one_engine, signalling, write
 from tickstock.bars import Bar
 from tickstock.db.connection import connect
 from tickstock.patterns import discover
+from tickstock.scan.judge import Judged
+from tickstock.scan.record import Recorded
 from tickstock.scan.scanner import Scanner, symbols_between
 from tickstock.simulator import RandomMarket
 from tickstock.timeframes import TIMEFRAMES
@@ -147,3 +149,62 @@ def test_events_of_a_symbol_whose_bars_are_gone_are_taken_back(
     assert conn.execute(last).fetchall() == [("CLOCK",), ("LATER",), ("THERE",)]
     done = run("scan", "--from", day, "--to", "9999-12-31", TICKSTOCK_DATABASE_URL=url)
     assert done.returncode == 0
+    for symbol, code in (("GONE", 0), ("clock", 1)):
+        done = run("scan", "--from", day, "--symbol", symbol, TICKSTOCK_DATABASE_URL=url)
+        assert done.returncode == code
+        assert (f"no candles of {symbol!r}: " in done.stderr) == bool(code)
+    assert "did you mean CLOCK?" in done.stderr
+
+
+def test_events_outlive_the_bars_that_made_them(conn: Connection[TupleRow]) -> None:
+    """Those of minutes at the border, too, which a scan would judge by the bars that are left."""
+    timeframes = ("1min", "5min")
+    full = firing("Full", lambda c: c.close[0] > 0, timeframes=timeframes, candles=3)
+    scanner = Scanner([full, signalling("Any", timeframes, candles=3)])
+    border = datetime(2025, 11, 6, tzinfo=UTC)
+    minutes = [border + timedelta(minutes=number) for number in range(-20, 10)]
+    write(conn, *(bar("A", ts) for ts in minutes), bar("A", border + timedelta(days=10)))
+    drain(conn, scanner)
+    before = conn.execute(STANDING).fetchall()
+    assert len(before) > 60
+    conn.execute("call drop_bars(%s)", (border,))
+    scanner.scan_history(conn, "A", minutes[0], minutes[-1], TIMEFRAMES)
+    write(conn, bar("A", border, volume=7))
+    drain(conn, scanner)
+    assert conn.execute(STANDING).fetchall() == before
+
+
+class Counting(Scanner):
+    """Notes how many candles it has judged at once."""
+
+    def __init__(self) -> None:
+        super().__init__(discover())
+        self.at_once: list[int] = []
+
+    def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
+        self.at_once.append(sum(each.candles for each in judged if each.timeframe == "1min"))
+        return super()._record(conn, judged)
+
+
+@on_one_engine
+def test_a_long_history_is_judged_in_pieces(
+    conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that years of minutes need no more memory than months, and find the same."""
+    conn.execute("set tickstock.scan_queue = off")
+    write(conn, *market(1))
+    symbol, until = "AAPL", new_york("2025-12-01 10:00")
+    whole, pieces = Counting(), Counting()
+    scanned = [whole.scan_history(conn, symbol, SINCE, until, TIMEFRAMES)]
+    expected = conn.execute(STANDING).fetchall()
+    conn.execute("truncate events")
+    minutes = {timeframe: timedelta(minutes=number) for timeframe, number in SMALL.items()}
+    monkeypatch.setattr("tickstock.scan.scanner.PIECES", minutes)
+    scanned.append(pieces.scan_history(conn, symbol, SINCE, until, TIMEFRAMES))
+    assert conn.execute(STANDING).fetchall() == expected
+    assert scanned[0] == scanned[1]
+    assert sum(pieces.at_once) == sum(whole.at_once) > 600
+    assert sorted(pieces.at_once)[-2] <= SMALL["1min"], "the last piece, and what looks back at it"
+
+
+SMALL = {"1min": 60, "5min": 400, "30min": 1_000}

@@ -82,6 +82,9 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
     ]
     if event["late"]:
         remarks.append("late: the next candle was over already when it was recorded")
+    gone = all(each.place for each in found.candles)
+    if gone:
+        remarks.append("its candle is gone: the bars have been dropped (keep_bars), or deleted")
     rows = [
         ("price", f"{event['price']:.10g}"),
         ("strength", f"{event['strength']:.3g} of 1"),
@@ -89,7 +92,7 @@ def _words(found: Explanation, definition: str | None) -> list[str]:
         ("parameters", _parameters(event)),
         ("recorded", f"{_moment(event['detected_at'])}{_lag(event['lag'])}"),
         ("on Redis", ON_REDIS[event["published"]]),
-        *_outcome(found.outcome, event["direction"]),
+        *(() if gone else _outcome(found.outcome, event["direction"])),
     ]
     lines = [head, *remarks, ""]
     lines += [f"  {line}".rstrip() for line in (definition or "(an unknown pattern)").splitlines()]
@@ -140,11 +143,20 @@ def _table(candles: list[Candle]) -> str:
     lines = [
         f"{'':>5}  {'start':<16}  {'open':>10}  {'high':>10}  {'low':>10}  {'close':>10}  {'volume':>12}"
     ]
+    decimals = max(
+        _decimals(price)
+        for each in candles
+        for price in (each.open, each.high, each.low, each.close)
+    )
     for each in candles:
         place = f"{each.place:+d}" if each.place else "0"
         prices = "  ".join(
-            f"{price:>10.6g}" if price < 1 else f"{price:>10,.2f}"
-            for price in (each.open, each.high, each.low, each.close)
+            f"{price:>10,.{decimals}f}" for price in (each.open, each.high, each.low, each.close)
         )
-        lines.append(f"{place:>5}  {_moment(each.ts)}  {prices}  {each.volume:>12,.6g}")
+        lines.append(f"{place:>5}  {_moment(each.ts)}  {prices}  {each.volume:>12,.15g}")
     return "\n".join(lines)
+
+
+def _decimals(price: float) -> int:
+    """That it takes to tell it from its neighbours; cents, at least."""
+    return max(2, len(f"{price:.6f}".rstrip("0").partition(".")[2]))

@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 from tickstock.cli import completion, options
 from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
+from tickstock.db.read import require_symbol
 from tickstock.db.source import LIBPQ_VARIABLES
 from tickstock.errors import TickstockError
 from tickstock.patterns import Pattern, SqlPattern, discover
@@ -134,7 +135,7 @@ def show(name: str, as_json: bool, folder: Path | None, database_url: str | None
 )
 @click.option(
     "--days",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=36_500),
     default=30,
     show_default=True,
     metavar="N",
@@ -179,6 +180,9 @@ def test(
             raise TickstockError(
                 "the database has no bars to try it on: load some, or run it without a database"
             )
+        if conn:
+            for symbol in symbols:
+                require_symbol(conn, symbol)
         where = ", ".join(chosen) if conn else "a random market of five symbols"
         for pattern in own:
             failures = Remembering()

@@ -9,10 +9,13 @@ from zoneinfo import ZoneInfo
 import click
 import orjson
 from click.core import ParameterSource
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from tickstock.cli import options
 from tickstock.counted import counted
 from tickstock.db.connection import connect, require_schema
+from tickstock.db.read import require_symbol
 from tickstock.db.source import database
 from tickstock.errors import TickstockError
 from tickstock.patterns import discover
@@ -22,6 +25,7 @@ from tickstock.scan.worker import ScanWorker
 from tickstock.timeframes import TIMEFRAMES
 
 NEW_YORK = ZoneInfo("America/New_York")
+EVENT_OF = "select from events where symbol = %s limit 1"
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -128,6 +132,8 @@ def _history(
     total = Scanned()
     with connect(url, program="scan") as conn:
         require_schema(conn)
+        for symbol in symbols:
+            _require(conn, symbol)
         wanted = list(symbols) or symbols_between(conn, since, until)
         with click.progressbar(wanted, label="symbols", file=sys.stderr) as progress:
             for symbol in progress:
@@ -145,6 +151,12 @@ def _history(
         raise TickstockError(
             "stopped before the end: run the same command again to scan everything"
         )
+
+
+def _require(conn: Connection[TupleRow], symbol: str) -> None:
+    """UnknownSymbolError for one without candles; its events may be there to be taken back."""
+    if conn.execute(EVENT_OF, (symbol,)).fetchone() is None:
+        require_symbol(conn, symbol)
 
 
 def _end_of(day: datetime | None) -> datetime:

@@ -45,11 +45,15 @@ def ask_candles(cursor: Cursor[TupleRow], ask: Ask, columns: LiteralString = "*"
     except psycopg.errors.InvalidParameterValue as error:
         told = (error.diag.message_primary, error.diag.message_hint)
         raise ValueError(". ".join(each for each in told if each)) from None
-    if not rows and not _is_known(cursor.connection, ask.symbol):
-        raise UnknownSymbolError(
-            f"no candles of {ask.symbol!r}: {_instead(cursor.connection, ask.symbol)}"
-        )
+    if not rows:
+        require_symbol(cursor.connection, ask.symbol)
     return rows
+
+
+def require_symbol(conn: Connection[TupleRow], symbol: str) -> None:
+    """UnknownSymbolError for one that has no candle at all; it says which there are."""
+    if not _is_known(conn, symbol):
+        raise UnknownSymbolError(f"no candles of {symbol!r}: {_instead(conn, symbol)}")
 
 
 def _is_known(conn: Connection[TupleRow], symbol: str) -> bool:

@@ -19,6 +19,7 @@ SPANS = 4
 
 def length(p: Parameters, _timeframe: str) -> int:
     """An average's candles, and one more for those that end one candle before."""
+    p.whole("fast")  # as whole as the other, though the number of candles does not depend on it
     return SPANS * p.whole("slow") + 1
 
 

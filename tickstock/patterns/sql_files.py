@@ -49,7 +49,7 @@ class SqlFileError(ValueError):
 def read_pattern(path: Path) -> SqlPattern:
     """The pattern of a file. SqlFileError if it declares none; OSError if it can't be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise SqlFileError(str(path), line, "it is not UTF-8") from None

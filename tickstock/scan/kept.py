@@ -145,6 +145,12 @@ class KeptWindows:
             self._shares[share].taken = taken
         self._taken = {}
 
+    def forget(self, timeframe: str) -> None:
+        """What is kept of it would not learn of what has been taken in this transaction: nobody asks about
+        its candles, or they are read past it."""
+        for share in self._taken:
+            self._forget(timeframe, share)
+
     def read(
         self, conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
     ) -> Windows:
@@ -153,6 +159,7 @@ class KeptWindows:
         if timeframe not in IN_MEMORY:
             return self._read_by_the_shelf(conn, timeframe, spans, reach)
         if reach > LONGEST:
+            self.forget(timeframe)
             return windows_of(read_series(conn, timeframe, spans, reach=reach))
         return self._read(conn, timeframe, spans, reach)
 

@@ -180,32 +180,38 @@ def side_by_side(several: Sequence[Series]) -> Newest:
 
 
 def read_series(
-    conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
+    conn: Connection[TupleRow],
+    timeframe: str,
+    spans: Sequence[Span],
+    *,
+    reach: int,
+    after: int | None = None,
 ) -> Iterator[Series]:
     """The candles of each span, and of the `reach` candles after it, for these look back at it.
 
-    With as many before, as far as there are any.
+    With as many before, as far as there are any. after: that many after it instead.
     """
     if not spans:
         return
+    after = reach if after is None else after
     symbols, since, until = (list(column) for column in zip(*spans, strict=True))
     with float_arrays(conn) as cursor:
         for nth, *columns, prices in cursor.execute(
-            WINDOWS[timeframe], (symbols, since, until, reach, reach)
+            WINDOWS[timeframe], (symbols, since, until, reach, after)
         ):
             there = NOTHING if columns[0] is None else np.stack(columns)
-            yield _cut(spans[nth - 1], there, prices or "", reach)
+            yield _cut(spans[nth - 1], there, prices or "", reach, after)
 
 
 NOTHING: Floats = np.empty((6, 0))
 
 
-def _cut(span: Span, columns: Floats, prices: str, reach: int) -> Series:
+def _cut(span: Span, columns: Floats, prices: str, reach: int, after: int) -> Series:
     """What is needed of what was read, which may be more."""
     ts = columns[0]
     first = int(np.searchsorted(ts, span.since.timestamp()))
-    after = int(np.searchsorted(ts, span.until.timestamp(), side="right"))
-    begin, end = max(0, first - reach), min(len(ts), after + reach)
+    beyond = int(np.searchsorted(ts, span.until.timestamp(), side="right"))
+    begin, end = max(0, first - reach), min(len(ts), beyond + after)
     last = max(span.until, at(ts[end - 1])) if end else span.until
     return Series(
         span._replace(until=last),
