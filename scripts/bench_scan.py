@@ -70,6 +70,12 @@ cross join (
 cross join lateral (select 1000 + (s.n * 7919 + t.nth * 31) %% 20000 as p) x
 order by 1, 2
 """)
+# Bars of five years, few as they are: on TimescaleDB a chunk for each week.
+OLD_BARS = """
+insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)
+select 'OLD', timestamptz '2025-11-12 15:00+00' - n * interval '7 days', 10, 11, 9, 10, 100
+from generate_series(1, 260) n
+"""
 SYMBOL = re.compile(rb'"symbol": "([^"]+)"')
 TALIB = talib.get_function_groups()["Pattern Recognition"]  # type: ignore[no-untyped-call]
 
@@ -181,6 +187,7 @@ def longest_ended(market: Market, ts: datetime) -> str:
 def live(url: str, folder: Path, symbols: int, number: int) -> list[Row]:
     market = Market(url, bars=symbols, symbols=symbols)
     market.conn.execute("set tickstock.scan_queue = off")
+    market.conn.execute(OLD_BARS)
     for timeframe in TIMEFRAMES[2:]:
         market.conn.execute(past(market, timeframe), {"symbols": list(market.symbols)})
     for _ in range(WARM_UP):

@@ -281,7 +281,7 @@ do $$
 declare
   tf record;
 begin
-  for tf in select timeframe from timeframes loop
+  for tf in select timeframe, width from timeframes loop
     execute format($q$
       create or replace function tickstock.fresh_%1$s(symbols text[], after float8[], until float8[])
       returns table (changes text, nth float8[], starts float8[], opens float8[], highs float8[], lows float8[], closes float8[],
@@ -297,8 +297,14 @@ begin
           cross join lateral (
             select o.ts, o.open, o.high, o.low, o.close, o.volume from %2$s offset 0) c
           order by u.nth, c.ts) n;
-      end $q$, tf.timeframe, case tf.timeframe
-        when '1min' then 'tickstock.bars_between(u.symbol, to_timestamp(u.after), to_timestamp(u.until), tickstock.recent_since()) o'
+      end $q$, tf.timeframe, case
+        when tf.timeframe = '1min' then 'tickstock.bars_between(u.symbol, to_timestamp(u.after), to_timestamp(u.until), tickstock.recent_since()) o'
+        when tf.width <= interval '30 minutes' then format($f$(
+            -- As the view makes them, which reads the bars of whole half hours.
+            select date_bin(%1$L, b.ts, '2000-01-03 00:00+00') as ts, (array_agg(b.open order by b.ts))[1] as open, max(b.high) as high,
+              min(b.low) as low, (array_agg(b.close order by b.ts desc))[1] as close, sum(b.volume) as volume
+            from tickstock.bars_between(u.symbol, to_timestamp(u.after) + %2$L, to_timestamp(u.until) + %2$L, tickstock.recent_since()) b
+            group by 1) o $f$, tf.width, tf.width - interval '1 minute')
         else format('public.ohlcv_%s o where o.symbol = u.symbol and o.ts > to_timestamp(u.after) and o.ts <= to_timestamp(u.until)', tf.timeframe) end);
     execute format('comment on function tickstock.fresh_%s(text[], float8[], float8[]) is %L', tf.timeframe,
       format('%s candles of each symbol after a time up to those that begin at another (seconds since 1970, UTC), by symbol, oldest first, as arrays; nth: of which symbol, from 1 on. changes: as tickstock.state_of_shares() tells in this very snapshot. prices: the closes, exactly.', tf.timeframe));
