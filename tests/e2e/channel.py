@@ -40,7 +40,7 @@ class Channel:
             came = self._take(0.5)
             assert came or time.monotonic() < deadline, f"{len(self.messages)} messages of {number}"
         self._client.ping()  # what was published before has been handed to us after this
-        while self._take(0.0):
+        while self._take(0.1):  # the client fails where without patience it finds half a message
             pass
         return self.messages
 

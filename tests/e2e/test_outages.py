@@ -194,6 +194,7 @@ def test_what_was_received_is_kept_when_ingest_is_stopped_while_the_database_is_
             assert "is kept in" in ingest.errors[-1]
             assert "the next ingest stores it" in ingest.errors[-1]
         with running(*arguments, **settings) as again:
+            again.await_error("feed: streaming")
             until(url, STORED, 20)
             assert again.stop() == 0
     until(url, "select reason from feed_stretches order by id desc limit 1", "ingest was stopped")
@@ -215,6 +216,7 @@ def test_what_was_received_is_kept_when_nobody_waits_for_the_end(url: str) -> No
                 assert ingest.stop(signal.SIGINT) == 1
             assert "is kept in" in "".join(ingest.errors)
         with running(*arguments, **settings) as again:
+            again.await_error("feed: streaming")
             until(url, STORED, 10)
             assert again.stop() == 0
 
@@ -238,6 +240,7 @@ def test_what_was_received_is_kept_when_ingest_is_stopped_while_a_table_is_locke
             assert "is kept in" in ingest.errors[-1]
             assert "the database is locked" in ingest.errors[-1]
         with running(*arguments, **settings) as again:
+            again.await_error("feed: streaming")
             until(url, STORED, 20)
             assert again.stop() == 0
 
