@@ -296,6 +296,7 @@ def test_what_the_database_refuses_is_kept_for_the_next_ingest(
         assert "does not exist" in ingest.errors[-1]
         conn.execute("alter table elsewhere rename to ohlcv_1min")
         with running(*arguments, **settings) as again:
+            again.await_error("feed: streaming")
             until(url, STORED, 11)
             assert again.stop() == 0
 
