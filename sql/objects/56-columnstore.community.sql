@@ -90,8 +90,8 @@ begin
         end if;
         execute format('select exists (select from %s)', chunk.name) into has_rows;
         if has_rows then
-          -- A symbol's bars of a week, 4,800 at most, in one batch take an eighth less space than in batches of
-          -- a thousand, and are read as fast. Of candles the last few hundred are read.
+          -- A symbol's bars of a week, 4,800 at most, in one batch take less space than in batches of a thousand.
+          -- Not so candles, of which the last few hundred are read.
           if chunk.relation = 'ohlcv_1min' then
             perform set_config('timescaledb.compression_batch_size_limit', '4800', true);
           end if;

@@ -357,7 +357,7 @@ def batches(conn: Connection[TupleRow], relation: str, symbol: str) -> list[int]
 
 @on_community
 def test_a_week_of_a_symbol_is_one_batch(conn: Connection[TupleRow]) -> None:
-    """It takes an eighth less space. Candles, of which the last hundreds are read, stay in smaller ones."""
+    """It takes less space. Candles, of which the last hundreds are read, stay in smaller ones."""
     for day in (6, 7, 10, 11, 12):  # what one chunk holds, pre-market and after-hours too
         at = datetime(2025, 11, day, 8, tzinfo=UTC)
         fill(conn, "A", at, at + timedelta(hours=16), step=timedelta(minutes=1))
