@@ -49,9 +49,11 @@ begin
   -- Off for bulk loads of history, and for databases nobody scans: alter database … set tickstock.scan_queue = off
   if found and scan then
     insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
-    select b.shard, '1min', '-infinity', array_agg(b.symbol), array_agg(b.ts)
-    from (select tickstock.shard_of(symbol) as shard, symbol, ts, row_number() over () as nth from new_bars) b
-    group by b.shard, b.nth / 10000;
+    select b.shard, '1min', '-infinity', case when b.bars <= 10000 then b.symbols else b.symbols[nth + 1 : nth + 10000] end,
+      case when b.bars <= 10000 then b.starts else b.starts[nth + 1 : nth + 10000] end
+    from (select tickstock.shard_of(symbol) as shard, array_agg(symbol) as symbols, array_agg(ts) as starts, count(*)::integer as bars
+          from new_bars group by 1) b
+    cross join lateral generate_series(0, b.bars - 1, 10000) nth;
     if tg_op = 'UPDATE' then
       insert into tickstock.scan_queue (shard, timeframe, ready_at, symbols, starts)
       select tickstock.shard_of(o.symbol), '1min', '-infinity', array_agg(o.symbol), array_agg(o.ts)
