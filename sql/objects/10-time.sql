@@ -40,12 +40,14 @@ create or replace function candle_complete_at(timeframe text, starts timestamptz
 language plpgsql stable parallel safe
 as $$
 begin
-  return case when timeframe in ('daily', 'weekly', 'monthly') then coalesce(
+  if timeframe in ('daily', 'weekly', 'monthly') then
+    return coalesce(
       (select max(closes_at) from public.trading_days
        where day >= (starts at time zone 'America/New_York')::date
          and day < (public.candle_end(timeframe, starts) at time zone 'America/New_York')::date),
-      public.candle_end(timeframe, starts))
-    else public.candle_end(timeframe, starts) end;
+      public.candle_end(timeframe, starts));
+  end if;
+  return public.candle_end(timeframe, starts);  -- by itself, it takes a fiftieth of the time
 end $$;
 comment on function candle_complete_at(text, timestamptz) is
   'The moment from which no further bar can enter this candle, UTC: its end, or the close of its last regular session.';
@@ -68,6 +70,19 @@ begin
 end $$;
 comment on function latest_minute() is
   'Start of the latest minute of which a bar is stored, UTC; null while there is none. A candle is complete when it ends at or before this moment.';
+
+create or replace function tickstock.complete_until(timeframe text) returns timestamptz
+language plpgsql stable parallel safe
+as $$
+declare
+  clock constant timestamptz := public.latest_minute();
+  starts constant timestamptz := public.candle_start(timeframe, clock);
+begin
+  return coalesce(case when public.candle_complete_at(timeframe, starts) <= clock then starts else starts - interval '1 microsecond' end,
+    'infinity');
+end $$;
+comment on function tickstock.complete_until(text) is
+  'Candles of the timeframe that begin up to then are complete by the feed''s clock, later ones are not; infinity while there are no bars.';
 
 create or replace function feed_clock() returns timestamptz
 language sql stable parallel safe

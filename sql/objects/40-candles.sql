@@ -107,8 +107,8 @@ begin
     execute format($q$
       create or replace view public.ohlcv_%1$s as
       select symbol, ts, open, high, low, close, volume, turnover / nullif(volume, 0) as vwap, trades, bars, %2$s as session,
-        (case when public.candle_end(%1$L, ts) <= (select public.latest_minute()) then true
-              else public.candle_complete_at(%1$L, ts) <= (select public.latest_minute()) end) is not false as complete
+        -- Asked once a query, not once a candle.
+        ts <= (select tickstock.complete_until(%1$L)) as complete
       from tickstock.exact_%1$s $q$, level.timeframe,
       case when level.position <= 3 then 'public.session_of(ts)'
            when level.position > 5 then $q$'regular'::text$q$

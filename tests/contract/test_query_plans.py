@@ -39,6 +39,11 @@ where relkind in ('r', 'i') and relnamespace = any ('{public, tickstock}'::regna
                                                    || to_regnamespace('_timescaledb_internal')::oid)
 """
 
+ASKED = """
+select coalesce(pg_stat_get_xact_function_calls('candle_complete_at(text, timestamptz)'::regprocedure), 0)
+  + coalesce(pg_stat_get_xact_function_calls('latest_minute()'::regprocedure), 0)
+"""
+
 
 class Read(NamedTuple):
     rows: dict[str, int]
@@ -139,6 +144,25 @@ def test_each_symbol_s_latest_candle(history: Connection[TupleRow], timeframe: s
     assert found.returned in (SYMBOLS, SYMBOLS + 4000) or timeframe in REGULAR
     # Of chunks as small as these the planner reads all rows, for each marked symbol.
     check(found, 15_000 + 400 * found.returned, 4)
+
+
+@pytest.mark.parametrize("timeframe", TIMEFRAMES[1:])
+def test_what_is_complete_is_asked_once_and_not_for_each_candle(
+    history: Connection[TupleRow], timeframe: str
+) -> None:
+    """Of thousands of symbols, whose candles are forming."""
+    query = (
+        f"select count(*), count(*) filter (where complete) from ohlcv_{timeframe} where ts >= %s"
+    )
+    with history.transaction():
+        history.execute("set local track_functions = 'all'")
+        start = fetch_value(history, "select candle_start(%s, latest_minute())", timeframe)
+        before = fetch_value(history, ASKED)
+        candles, complete = history.execute(query, (start,)).fetchone() or (0, 0)
+        after = fetch_value(history, ASKED)
+    assert candles >= SYMBOLS
+    assert complete == 0
+    assert after - before == 2
 
 
 def test_other_widths_read_no_more(history: Connection[TupleRow]) -> None:
