@@ -179,7 +179,8 @@ begin
       begin atomic
         select u.nth, w.* from unnest(symbols, since, until) with ordinality u (symbol, since, until, nth)
         cross join (
-          select l as clock, public.candle_start('%1$s', l) as starts, public.candle_complete_at('%1$s', public.candle_start('%1$s', l)) as completes
+          select l as clock, public.candle_start('%1$s', l) as starts, public.candle_complete_at('%1$s', public.candle_start('%1$s', l)) as completes,
+            tickstock.complete_until('%1$s') as complete_until
           from public.latest_minute() l offset 0) feed
         cross join lateral (
           select %2$s * (select count(distinct d.granule) from tickstock.dirty d where d.symbol = u.symbol) as candles) marked
@@ -204,7 +205,7 @@ begin
           from public.ohlcv_%1$s c
           where c.symbol = u.symbol and c.ts >= b.since and c.ts <= b.until
             -- Up to until they are known to be complete: their last minute is there, though others' may not be.
-            and (c.complete or c.ts <= greatest(u.until, latest.starts))) w;
+            and c.ts <= greatest(u.until, latest.starts, feed.complete_until)) w;
       end $q$, tf.timeframe, tf.in_a_mark);
     execute format('comment on function tickstock.windows_%s(text[], timestamptz[], timestamptz[], integer, integer) is %L', tf.timeframe,
       format('For each symbol its %s candles from since to until, which are known to be complete, at least so many complete ones before and after these as far as there are any, oldest first, as arrays for the pattern functions. prices: the closes from since on, exactly.', tf.timeframe));
