@@ -68,15 +68,18 @@ begin
           (array_agg(c.open order by c.ts))[1], max(c.high), min(c.low), (array_agg(c.close order by c.ts desc))[1],
           sum(c.volume), case when count(*) = count(c.turnover) then sum(c.turnover) end,
           case when count(*) = count(c.trades) then sum(c.trades)::bigint end, sum(c.bars)::integer
-        from (select * from tickstock.exact_%s e where e.symbol = of_symbol and %s offset 0) c
-        having count(*) > 0 $q$, level.source,
-        case level.timeframe when 'daily' then
-          -- A day is its regular session.
-          $q$e.ts >= (select opens_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)
-             and e.ts < (select closes_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)
-             -- Known to the planner, unlike the session.
-             and e.ts >= starts and e.ts < public.candle_end('daily', starts)$q$
-        else format('e.ts >= starts and e.ts < public.candle_end(%L, starts)', level.timeframe) end);
+        from (select * from %s offset 0) c
+        having count(*) > 0 $q$,
+        case level.source when 'daily' then
+          format('tickstock.exact_daily e where e.symbol = of_symbol and e.ts >= starts and e.ts < public.candle_end(%L, starts)', level.timeframe)
+        else
+          format('tickstock.half_hours(of_symbol, starts, public.candle_end(%L, starts), tickstock.recent_since()) e', level.timeframe)
+          || case level.timeframe when 'daily' then
+            -- A day is its regular session.
+            $q$ where e.ts >= (select opens_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)
+                  and e.ts < (select closes_at from public.trading_days where day = (starts at time zone 'America/New_York')::date)$q$
+          else '' end
+        end);
     end if;
     execute format($q$
       create or replace function tickstock.live_%s(of_symbol text, starts timestamptz)
@@ -115,6 +118,35 @@ begin
            -- Four hours hold no two nights: where they begin and end in one session, they are in it.
            else format($q$case when public.session_of(ts) = public.session_of(public.candle_end(%L, ts) - interval '1 minute')
                           then public.session_of(ts) end$q$, level.timeframe) end);
+
+    if level.timeframe = '30min' then
+      create or replace function tickstock.old_half_hours(of_symbol text, starts timestamptz, ends timestamptz)
+      returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
+                     volume numeric, turnover numeric, trades bigint, bars integer)
+      language plpgsql stable rows 8
+      set plan_cache_mode = force_generic_plan  -- to plan it takes longer than to pass chunks over
+      as $f$
+      #variable_conflict use_column
+      begin
+        return query select * from tickstock.exact_30min e where e.symbol = of_symbol and e.ts >= starts and e.ts < ends;
+      end $f$;
+      comment on function tickstock.old_half_hours(text, timestamptz, timestamptz) is
+        'Half hours of a symbol from starts to ends, before tickstock.recent_since(), as they are at this moment.';
+      -- What is recent is in a chunk or two, which is known while the query is planned: years of others are not passed
+      -- over for each symbol.
+      create or replace function tickstock.half_hours(of_symbol text, starts timestamptz, ends timestamptz, recent_since timestamptz)
+      returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
+                     volume numeric, turnover numeric, trades bigint, bars integer)
+      language sql stable
+      begin atomic
+        select * from tickstock.exact_30min e
+        where e.symbol = of_symbol and e.ts >= starts and e.ts < ends and e.ts >= recent_since
+        union all
+        select * from tickstock.old_half_hours(of_symbol, starts, least(ends, recent_since)) where starts < recent_since;
+      end;
+      comment on function tickstock.half_hours(text, timestamptz, timestamptz, timestamptz) is
+        'Half hours of a symbol from starts to ends, as they are at this moment. recent_since: tickstock.recent_since(), asked once.';
+    end if;
   end loop;
 end $$;
 -- Before 0.2 was released it asked recent_since() itself. Here, since nothing uses it any more.

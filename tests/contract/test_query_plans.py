@@ -165,6 +165,18 @@ def test_what_is_complete_is_asked_once_and_not_for_each_candle(
     assert after - before == 2
 
 
+@pytest.mark.parametrize("timeframe", ["1hour", "4hour", "daily"])
+def test_a_forming_candle_does_not_pass_over_the_chunks_of_a_year(
+    history: Connection[TupleRow], timeframe: str
+) -> None:
+    """Of thousands of symbols: to pass over them takes longer, a symbol, than to make its candle."""
+    start = fetch_value(history, "select candle_start(%s, latest_minute())", timeframe)
+    query = f"explain select * from ohlcv_{timeframe} where ts >= '{start}'"
+    plan = "\n".join(line for (line,) in history.execute(query))
+    # Of its own candles, of half hours, and of bars; two of each where one has just begun.
+    assert len(set(re.findall(r"_hyper_\w+_chunk\b", plan))) <= 6
+
+
 def test_other_widths_read_no_more(history: Connection[TupleRow]) -> None:
     for timeframe in ("10 minutes", "65 minutes", "2 hours", "3 days"):
         asked = f"candles('S7', '{timeframe}', last => 10, sessions => 'regular', fill => "
