@@ -34,7 +34,9 @@ begin atomic
           and m.ts >= recent_since
         union all
         select * from tickstock.old_bars(of_symbol, starts) where starts < recent_since offset 0) b
-  group by 2;
+  group by 2
+  -- A condition such as ts > latest_minute() - interval '1 hour' is asked for each candle, not for each bar.
+  offset 0;
 end;
 comment on function tickstock.candles_of_minutes(text, timestamptz, interval, timestamptz) is
   'Candles of the given width (up to 30 minutes) within one half hour of a symbol, computed from its bars. recent_since: tickstock.recent_since(), asked once.';
