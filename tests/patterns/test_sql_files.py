@@ -97,6 +97,12 @@ def test_the_query_may_have_comments_everywhere(comment: str) -> None:
     assert parse(text, "x.sql").query == f"with x as (select 1)\n{comment}\nselect 1"
 
 
+@pytest.mark.parametrize("end", [";", ";  ", "; -- done; at last", ";-- done\n\n"])
+def test_the_query_may_end_with_a_semicolon(end: str) -> None:
+    text = f"{HEAD}-- candles: 1\nselect 1\nfrom candles -- of two{end}"
+    assert parse(text, "x.sql").query == "select 1\nfrom candles -- of two"
+
+
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     """As Notepad writes it."""
     file = tmp_path / "gap.sql"

@@ -39,6 +39,8 @@ FIELD = re.compile(rf"({'|'.join(FIELDS)})\s*:\s*(.*)")
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 BEFORE = re.compile(rf"(?:\s|{COMMENT.pattern})*", re.DOTALL)
 """What may come between the header and the query."""
+END = re.compile(r";\s*(--.*)?\Z")
+"""A semicolon, and what is said after it on the last line."""
 PARAMETER = re.compile(r"([a-z]\w*)\s*=\s*(\S+)")
 
 
@@ -166,7 +168,7 @@ def _query(text: str, header: int, file: str) -> str:
     rest = "\n".join(text.splitlines()[header:])
     before = BEFORE.match(rest)
     begins = before.end() if before else 0
-    query = rest[begins:].strip().removesuffix(";").rstrip()
+    query = END.sub("", rest[begins:].rstrip()).rstrip()
     several = re.search(r";\s*$", COMMENT.sub("", query), re.MULTILINE)
     if not re.match(r"(select|with)\b", query, re.IGNORECASE) or several:
         line = header + rest.count("\n", 0, begins) + 1
