@@ -9,15 +9,17 @@
 -- Marks of change are half hours ("granules"), since 09:30, 13:00 and 16:00 fall on half hours.
 -- An aggregate of a column that not all bars tell (turnover, trades) is null rather than partial.
 
-create or replace function tickstock.old_bars(of_symbol text, starts timestamptz) returns setof public.ohlcv_1min
+create or replace function tickstock.old_bars(of_symbol text, since timestamptz, until timestamptz) returns setof public.ohlcv_1min
 language plpgsql stable rows 30
 as $$
 begin
-  -- Planned with these values at hand, so that one chunk is looked at, not all there are.
+  -- Planned with these values at hand, so that one chunk is looked at, not all there are: years of bars are hundreds,
+  -- and to pass over these for each symbol would take longer than to read it.
   return query execute 'select * from public.ohlcv_1min where symbol = $1 and ts >= $2 and ts < $3'
-    using of_symbol, starts, public.candle_end('30min', starts);
+    using of_symbol, since, until;
 end $$;
-comment on function tickstock.old_bars(text, timestamptz) is 'Bars of one half hour of a symbol, for half hours before tickstock.recent_since().';
+comment on function tickstock.old_bars(text, timestamptz, timestamptz) is
+  'Bars of a symbol from one time up to another, exclusive, for times before tickstock.recent_since(): by a plan for just these chunks.';
 
 create or replace function tickstock.candles_of_minutes(of_symbol text, starts timestamptz, width interval, recent_since timestamptz)
 returns table (symbol text, ts timestamptz, open numeric, high numeric, low numeric, close numeric,
@@ -33,7 +35,7 @@ begin atomic
         where m.symbol = of_symbol and m.ts >= starts and m.ts < public.candle_end('30min', starts)
           and m.ts >= recent_since
         union all
-        select * from tickstock.old_bars(of_symbol, starts) where starts < recent_since offset 0) b
+        select * from tickstock.old_bars(of_symbol, starts, public.candle_end('30min', starts)) where starts < recent_since offset 0) b
   group by 2
   -- A condition such as ts > latest_minute() - interval '1 hour' is asked for each candle, not for each bar.
   offset 0;
@@ -151,8 +153,9 @@ begin
     end if;
   end loop;
 end $$;
--- Before 0.2 was released it asked recent_since() itself. Here, since nothing uses it any more.
-drop function if exists tickstock.candles_of_minutes(text, timestamptz, interval);
+-- Before 0.2 was released one asked recent_since() itself, the other knew half hours only. Here, since nothing uses
+-- them any more.
+drop function if exists tickstock.candles_of_minutes(text, timestamptz, interval), tickstock.old_bars(text, timestamptz);
 
 do $$
 declare

@@ -39,18 +39,6 @@ end $$;
 comment on function tickstock.take_shards(integer) is
   'Locks shares of the symbols of which complete candles wait, those that have waited longest, until there are so many candles; not more than a fair share of them: so many scanners as hold the advisory lock tickstock.scanners.';
 
--- Years of bars are hundreds of chunks, and to pass over these for each symbol would take longer than to read it.
-create or replace function tickstock.old_bars(of_symbol text, after timestamptz, until timestamptz, recent_since timestamptz)
-returns setof public.ohlcv_1min
-language plpgsql stable rows 10
-as $$
-begin
-  return query execute 'select * from public.ohlcv_1min where symbol = $1 and ts > $2 and ts <= $3 and ts < $4'
-    using of_symbol, after, until, recent_since;
-end $$;
-comment on function tickstock.old_bars(text, timestamptz, timestamptz, timestamptz) is
-  'Bars of a symbol after one time up to another, of those before tickstock.recent_since(), by a plan for just these chunks.';
-
 create or replace function tickstock.bars_between(of_symbol text, after timestamptz, until timestamptz, recent_since timestamptz)
 returns setof public.ohlcv_1min
 language sql stable
@@ -61,7 +49,7 @@ begin atomic
     select * from public.ohlcv_1min m
     where m.symbol = of_symbol and m.ts > after - interval '5 minutes' and m.ts >= recent_since
     union all
-    select * from tickstock.old_bars(of_symbol, after, until, recent_since) where after < recent_since offset 0) b
+    select * from tickstock.old_bars(of_symbol, after, least(until + interval '1 minute', recent_since)) where after < recent_since offset 0) b
   where b.ts > after and b.ts <= until;
 end;
 comment on function tickstock.bars_between(text, timestamptz, timestamptz, timestamptz) is
@@ -75,11 +63,14 @@ begin atomic
   select case when clock = (select max(b.ts) from public.ohlcv_1min b
                             where b.symbol = complete_up_to.symbol and b.ts >= tickstock.recent_since())
                 or clock < tickstock.recent_since()
-                  and exists (select from tickstock.old_bars(complete_up_to.symbol, clock - interval '1 minute', clock, 'infinity'))
+                  and exists (select from tickstock.old_bars(complete_up_to.symbol, clock, clock + interval '1 minute'))
               then clock + interval '1 minute' else clock end;
 end;
 comment on function tickstock.complete_up_to(text, timestamptz) is
   'Scanners take a symbol''s candles for complete that complete up to then: the feed''s clock (clock: latest_minute()), or a minute later if the symbol''s own bar of that minute is there: the feed has then sent the last one of a candle that ends with it.';
+
+-- Before 0.2 was released. Here, since nothing uses it any more.
+drop function if exists tickstock.old_bars(text, timestamptz, timestamptz, timestamptz);
 
 create or replace function tickstock.take_candles(most integer)
 returns table (timeframe text, symbol text, ts timestamptz)

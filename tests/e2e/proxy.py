@@ -62,10 +62,13 @@ class Proxy:
         far.connect(self._target)
         return far
 
+    def _deliver(self, data: bytes, sink: socket.socket) -> None:
+        sink.sendall(data)
+
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
-                sink.sendall(data)
+                self._deliver(data, sink)
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM end every command in order; what was received is stored."""
 
 import signal
+from datetime import UTC, datetime
 
 import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.scan.support import bar, write
 from tickstock.db.connection import fetch_value
 from tickstock.db.writer import Counts
 from tickstock.embedded.redis import embedded_redis
@@ -20,7 +22,7 @@ signals = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 MARKET = ["--port=0", "--symbols=20", "--start=2025-11-24T14:30", "--speed=1200"]
 WAITS_FOR_A_LOCK = (
     "select count(*) from pg_stat_activity where datname = current_database()"
-    " and application_name = 'tickstock ingest' and wait_event_type = 'Lock'"
+    " and application_name = %s and wait_event_type = 'Lock'"
 )
 
 
@@ -38,7 +40,7 @@ def test_ingest_stores_what_it_has_received_and_ends(
             conn.execute("lock table ohlcv_1min in exclusive mode")
             feed.send(*bars("FIRST", range(10)))
             feed.await_received()
-            until(url, WAITS_FOR_A_LOCK, 1)
+            until(url, WAITS_FOR_A_LOCK, 1, "tickstock ingest")
             for symbol in ("A", "B", "C"):
                 feed.send(*bars(symbol, range(300)))
             feed.await_received()
@@ -72,3 +74,21 @@ def test_the_whole_pipeline_ends(url: str, number: signal.Signals) -> None:
     counts = ingest.counts
     assert counts == Counts(received=counts.received, inserted=counts.received)
     until(url, "select count(*) from ohlcv_1min", counts.received)
+
+
+@signals
+def test_a_scan_of_a_long_history_ends_before_its_symbol_does(
+    url: str, conn: Connection[TupleRow], number: signal.Signals
+) -> None:
+    """It comes while another scanner has the symbol, so within the first of several months."""
+    months = [datetime(2025, month, 3, 15, 0, tzinfo=UTC) for month in (2, 6, 10)]
+    write(conn, *(bar("A", ts) for ts in months))
+    history = ("scan", "--from", "2025-01-02", "--timeframe", "1min")
+    with running(*history, TICKSTOCK_DATABASE_URL=url) as scan:
+        with conn.transaction():
+            conn.execute("select from tickstock.scan_shards for update")
+            until(url, WAITS_FOR_A_LOCK, 1, "tickstock scan")
+            scan.send(number)
+        assert scan.wait() == 1
+    assert scan.output == ["1 candle of 1 symbol scanned: 1 event new or changed, 0 retracted\n"]
+    assert "stopped before the end: run the same command again" in scan.errors[-1]

@@ -101,6 +101,10 @@ def test_files_are_modules_like_any_other(tmp_path: Path) -> None:
         (NEVER.format(name="X").replace("=3", "=3, parameters={5: 1}"), "a parameter is named 5"),
         (NEVER.format(name="X").replace("=3", "=3, source=None"), "its source is None"),
         (NEVER.format(name="X").replace('["5min"]', "[]"), "pattern X: no timeframe is named"),
+        (
+            NEVER.format(name="X").replace('["5min"]', '"5min"'),
+            "pattern X: timeframes is '5min', not a list: write ['5min']",
+        ),
         (NEVER.format(name="X").replace('"X"', "5"), "a pattern is named 5"),
         (NEVER.format(name=""), "a pattern is named ''"),
         (NEVER.format(name="X" * 9_000), "1 to 100 printable characters expected"),

@@ -77,6 +77,8 @@ HEAD = "-- X: it is.\n"
         (HEAD + "-- candles: 1\n-- parameter: a = 1\nselect 1", 3, "one of candles, timeframes"),
         (HEAD + "-- candles: 1\n", 3, "one select expected"),
         (HEAD + "-- candles: 1\n\n\ndelete from bars", 5, "one select expected"),
+        (HEAD + "-- candles: 1\n\n-- It is.\n/* As\n   told. */ delete from bars", 6, "one select"),
+        (HEAD + "-- candles: 1\n\n-- Not yet.\n", 4, "one select expected"),
         (HEAD + "-- candles: 1\nselect 1;\nselect 2;\n", 3, "one select expected"),
     ],
 )
@@ -85,6 +87,20 @@ def test_what_is_broken_is_told_with_its_line(text: str, line: int, problem: str
         parse(text, "x.sql")
     assert str(error.value).startswith(f"x.sql, line {line}: ")
     assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("comment", ["-- Why: a reason;", "/* Why: a reason;\n   another. */"])
+def test_the_query_may_have_comments_everywhere(comment: str) -> None:
+    text = (
+        f"{HEAD}-- candles: 1\n\n{comment}\n\n{comment}\nwith x as (select 1)\n{comment}\nselect 1;"
+    )
+    assert parse(text, "x.sql").query == f"with x as (select 1)\n{comment}\nselect 1"
+
+
+@pytest.mark.parametrize("end", [";", ";  ", "; -- done; at last", ";-- done\n\n"])
+def test_the_query_may_end_with_a_semicolon(end: str) -> None:
+    text = f"{HEAD}-- candles: 1\nselect 1\nfrom candles -- of two{end}"
+    assert parse(text, "x.sql").query == "select 1\nfrom candles -- of two"
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

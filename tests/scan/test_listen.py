@@ -1,6 +1,7 @@
 """Events as they come, for `tickstock listen`: live, or change by change from the table."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.e2e.program import DEADLINE, eventually
+from tests.e2e.proxy import Proxy
 from tests.scan.making import OPENING, change_of, event, payloads, record
 from tests.scan.support import on_one_engine
 from tickstock.db.connection import connect, fetch_value
@@ -103,12 +105,14 @@ def test_what_is_told_of_an_event(url: str, conn: Connection[TupleRow]) -> None:
     assert in_words(ear.heard[0] | {"late": True, "retracted": True}).split()[-1] == "retracted"
 
 
+TOLD = {
+    "id": 1, "change": 1, "symbol": "A", "timeframe": "1min", "timestamp": "2025-11-24T14:30:00Z",
+    "pattern": "Doji", "direction": "neutral", "price": 10.5,
+}  # fmt: skip
+
+
 @pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
 def test_from_redis_until_that_goes_away(caplog: pytest.LogCaptureFixture) -> None:
-    told = {
-        "id": 1, "change": 1, "symbol": "A", "timeframe": "1min", "timestamp": "2025-11-24T14:30:00Z",
-        "pattern": "Doji", "direction": "neutral", "price": 10.5,
-    }  # fmt: skip
     stop = threading.Event()
     with embedded_redis() as url, redis.Redis.from_url(url) as client:
         ear = Ear(from_redis(url, stop))
@@ -120,9 +124,9 @@ def test_from_redis_until_that_goes_away(caplog: pytest.LogCaptureFixture) -> No
         eventually(is_heard, "it listens")
         for other in ("", "\ufffd", "[1]", '{"price": 1}'):
             client.publish(PATTERNS_CHANNEL, other)
-        client.publish(PATTERNS_CHANNEL, json.dumps(told))
+        client.publish(PATTERNS_CHANNEL, json.dumps(TOLD))
         eventually(lambda: ear.heard, "the event")
-        assert ear.heard == [told]
+        assert ear.heard == [TOLD]
         assert (
             "what came on tickstock_patterns is no event, and is passed over: b'hello'"
             in caplog.text
@@ -144,6 +148,55 @@ def test_from_redis_until_the_connection_is_cut() -> None:
         ear.join(DEADLINE)
     assert isinstance(ear.error, TickstockError)
     assert "start again" in ear.error.message
+
+
+class Halving(Proxy):
+    """Keeps the second half of an event back until it is told to deliver it."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.halved = threading.Event()
+        self.rest = threading.Event()
+
+    def _deliver(self, data: bytes, sink: socket.socket) -> None:
+        middle = data.find(b'"pattern"')
+        if middle > 0:
+            super()._deliver(data[:middle], sink)
+            self.halved.set()
+            self.rest.wait(DEADLINE)
+        super()._deliver(data[max(middle, 0) :], sink)
+
+
+class Looked(threading.Event):
+    """Counts how often somebody has looked whether to stop."""
+
+    looks = 0
+
+    def is_set(self) -> bool:
+        self.looks += 1
+        return super().is_set()
+
+
+@pytest.mark.skipif(find_redis_server() is None, reason="no Redis server found")
+def test_from_redis_in_two_halves() -> None:
+    """As over a network that loses a packet: what is sent again comes later than our patience lasts."""
+    stop = Looked()
+    with embedded_redis() as url, redis.Redis.from_url(url) as client:
+        unix_socket = url.removeprefix("unix://").partition("?")[0]
+        with Halving(unix_socket) as proxy:
+            ear = Ear(from_redis(f"redis://127.0.0.1:{proxy.port}/0", stop))
+            ear.start()
+            eventually(lambda: client.publish(PATTERNS_CHANNEL, json.dumps(TOLD)), "it listens")
+            assert proxy.halved.wait(DEADLINE)
+            before = stop.looks
+            eventually(lambda: stop.looks > before + 2 or not ear.is_alive(), "patience ends")
+            proxy.rest.set()
+            client.publish(PATTERNS_CHANNEL, json.dumps(TOLD | {"id": 2}))
+            eventually(lambda: len(ear.heard) == 2 or not ear.is_alive(), "both events")
+            stop.set()
+            ear.join(DEADLINE)
+    assert ear.error is None
+    assert ear.heard == [TOLD, TOLD | {"id": 2}]
 
 
 def test_what_was_missed_then_what_comes(url: str, conn: Connection[TupleRow]) -> None:

@@ -48,7 +48,7 @@ CALLS = (
     "select * from tickstock.pattern_candles('5min', array[%s], array[now()], array[now()], 1, 0)",
     "select * from tickstock.candles_query(%s, 'all')",
     "select * from tickstock.filled_query(%s, 'all')",
-    "select * from tickstock.old_bars(%s, now())",
+    "select * from tickstock.old_bars(%s, now(), now())",
     "select tickstock.rematerialize('5min', array[%s], array[now()])",
     "select tickstock.settle(%s, now(), now() + interval '1 minute', now(), 'rest', 0)",
     "select tickstock.settle('A', now(), now() + interval '1 minute', now(), %s, 0)",

@@ -139,7 +139,9 @@ def _history(
             for symbol in progress:
                 if stop.is_set():
                     break
-                total = total.plus(scanner.scan_history(conn, symbol, since, until, timeframes))
+                total = total.plus(
+                    scanner.scan_history(conn, symbol, since, until, timeframes, stop)
+                )
     if as_json:
         click.echo(orjson.dumps({"symbols": len(wanted), **total._asdict()}))
     else:

@@ -264,6 +264,10 @@ def constant(candles: int) -> Length:
 
 def check_timeframes(name: str, timeframes: Sequence[str]) -> None:
     """ValueError for a timeframe that there is not, and for none."""
+    if isinstance(timeframes, str):  # a sequence, too: of letters
+        raise ValueError(
+            f"pattern {name}: timeframes is {timeframes!r}, not a list: write [{timeframes!r}]"
+        )
     if not timeframes:
         raise ValueError(f"pattern {name}: no timeframe is named")
     if unknown := set(timeframes) - set(TIMEFRAMES):

@@ -36,6 +36,11 @@ from tickstock.timeframes import TIMEFRAMES
 FIELDS = ("candles", "timeframes", "parameters", "source")
 NAME = re.compile(r"[A-Za-z]\w*")
 FIELD = re.compile(rf"({'|'.join(FIELDS)})\s*:\s*(.*)")
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+BEFORE = re.compile(rf"(?:\s|{COMMENT.pattern})*", re.DOTALL)
+"""What may come between the header and the query."""
+END = re.compile(r";\s*(--.*)?\Z")
+"""A semicolon, and what is said after it on the last line."""
 PARAMETER = re.compile(r"([a-z]\w*)\s*=\s*(\S+)")
 
 
@@ -160,9 +165,12 @@ def _length(text: str | None, parameters: Parameters) -> Length:
 
 
 def _query(text: str, header: int, file: str) -> str:
-    lines = text.splitlines()[header:]
-    query = "\n".join(lines).strip().removesuffix(";").rstrip()
-    if not re.match(r"(select|with)\b", query, re.IGNORECASE) or re.search(r";\s*$", query, re.M):
-        before = next((n for n, line in enumerate(lines) if line.strip()), 0)
-        raise SqlFileError(file, header + before + 1, "one select expected after the comment")
+    rest = "\n".join(text.splitlines()[header:])
+    before = BEFORE.match(rest)
+    begins = before.end() if before else 0
+    query = END.sub("", rest[begins:].rstrip()).rstrip()
+    several = re.search(r";\s*$", COMMENT.sub("", query), re.MULTILINE)
+    if not re.match(r"(select|with)\b", query, re.IGNORECASE) or several:
+        line = header + rest.count("\n", 0, begins) + 1
+        raise SqlFileError(file, line, "one select expected after the comment")
     return query

@@ -12,6 +12,8 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from tickstock.db.connection import first_line
@@ -63,13 +65,17 @@ def from_redis(url: str, stop: threading.Event) -> Iterator[Event]:
     """Events published on the channel `tickstock_patterns` from now on."""
     connection = require(url)
     # One that is cut is not made anew in silence: the next would lack what was published in between.
-    connection.set_retry(Retry(NoBackoff(), 0))
+    # One with half a message is not cut, nor made anew: the rest is still to come.
+    connection.set_retry(Retry(NoBackoff(), 0, supported_errors=(RedisConnectionError,)))
     # redis-py leaves this method untyped
     with connection.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(PATTERNS_CHANNEL)
         try:
             while not stop.is_set():
-                message = channel.get_message(timeout=POLL)
+                try:
+                    message = channel.get_message(timeout=POLL)
+                except RedisTimeoutError:  # within a message: it is read from its beginning again
+                    continue
                 if message is not None and (event := _event_in(message["data"])):
                     yield event
         except RedisError as error:

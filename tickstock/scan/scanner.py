@@ -5,6 +5,7 @@ the work, and a killed one loses and repeats nothing. They must have the same pa
 scanned by one of them.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -130,12 +131,16 @@ class Scanner:
         since: datetime,
         until: datetime,
         timeframes: Sequence[str],
+        stop: threading.Event | None = None,
     ) -> Scanned:
-        """Judge a symbol's complete candles that begin at or after `since` and before `until`."""
+        """Judge a symbol's complete candles that begin at or after `since` and before `until`.
+
+        stop: set, it ends this after some months of it.
+        """
         total = Scanned()
         first = fetch_value(conn, FIRST, symbol, symbol)  # there is nothing to be judged before
         begins = dict.fromkeys(timeframes if first else (), max(since, first or since))
-        while begins:
+        while begins and not (stop and stop.is_set()):
             with conn.transaction():
                 scanned, begins = self._scan_pieces(conn, symbol, begins, until)
             total = total.plus(scanned)
