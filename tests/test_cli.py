@@ -289,6 +289,16 @@ def test_a_folder_of_patterns_that_is_not_there() -> None:
     assert "no folder nowhere" in failure(1, "scan", "--patterns", "nowhere")
 
 
+@pytest.mark.parametrize("variable", ["TICKSTOCK_DATA_DIR", "TICKSTOCK_CACHE_DIR"])
+def test_a_folder_in_the_home_of_nobody(variable: str) -> None:
+    settings = {"TICKSTOCK_ENGINE": "postgres", variable: "~no-such-account/x"}
+    said = failure(2, "db", "status", **settings)
+    assert said == (
+        f"Error: {variable} is ~no-such-account/x: there is no such account."
+        f" Set {variable} to the path of a folder"
+    )
+
+
 @on_one_engine
 def test_neither_key_nor_password_are_ever_told(url: str) -> None:
     settings = {

@@ -110,6 +110,7 @@ class Doctor:
             yield from self._safely("settings", self._settings)
             yield from self._safely("database", lambda: self._database(stack))
             if self._conn is not None:
+                yield from self._safely("database clock", self._clock)
                 yield from self._safely("schema", self._schema)
             if self._sound:
                 for name, check in (
@@ -161,6 +162,11 @@ class Doctor:
             )  # fmt: skip
         else:
             yield Finding("database", Level.OK, told)
+
+    def _clock(self) -> Iterator[Finding]:
+        before = datetime.now(UTC)
+        server: datetime = fetch_value(self._db, "select clock_timestamp()")
+        yield _database_clock(server, before, datetime.now(UTC))
 
     def _schema(self) -> Iterator[Finding]:
         require_schema(self._db)
@@ -373,6 +379,19 @@ def _columnstore(engine: str, after: timedelta | None) -> Finding:
             "update storage_policy set columnstore_after = '14 days'",
         )  # fmt: skip
     return Finding("policies", Level.OK, told)
+
+
+def _database_clock(server: datetime, before: datetime, after: datetime) -> Finding:
+    """The clock of the database's machine against this one's, read before and after it."""
+    off = max(server - after, before - server, timedelta())
+    if off > CLOCK_TOLERANCE:
+        way = "ahead of" if server > after else "behind"
+        return Finding(
+            "database clock", Level.WARN,
+            f"the database's clock is {off.total_seconds():.0f} s {way} this machine's",
+            "let NTP set both; what is owed, late, or from a day ahead is told by the database's",
+        )  # fmt: skip
+    return Finding("database clock", Level.OK, "agrees with this machine's")
 
 
 def _clock(told: str | None, before: datetime, after: datetime, *, replay: bool) -> Finding:

@@ -283,6 +283,37 @@ end;
 comment on function tickstock.forget_told_by_all() is
   'What was told of all symbols need not be remembered for each of them.';
 
+create or replace function tickstock.join_told(before timestamptz, at_least integer) returns void
+language plpgsql
+as $$
+begin
+  if not exists (select from public.backfills b
+                 where b.settled and b.symbol <> '*' and b.ends <= before and b.source <> 'rest and feed' offset at_least) then
+    return;
+  end if;
+  with old as (
+    delete from public.backfills b where b.settled and b.symbol <> '*' and b.ends <= before returning b.*
+  ), told as (
+    select o.symbol, range_agg(tstzrange(o.starts, o.ends)) as stretches from old o group by o.symbol
+  ), covered as (
+    -- Of one that is alive, what is covered also when it has ended.
+    select r.symbol, range_agg(r.covered * tstzmultirange(tstzrange(null, least(before, r.latest - tickstock.late())))) as stretches
+    from tickstock.live_runs() r group by r.symbol
+  ), joined as (
+    select t.symbol, lower(j.stretch) as starts, upper(j.stretch) as ends
+    from told t left join covered c on c.symbol = t.symbol
+    cross join lateral unnest(t.stretches + coalesce(c.stretches, '{}')) j (stretch)
+  )
+  insert into public.backfills as b (symbol, starts, ends, source, asked_at, bars)
+  select j.symbol, j.starts, j.ends, 'rest and feed', max(o.asked_at), sum(o.bars)
+  -- What was covered live alone stays with its stretches.
+  from joined j join old o on o.symbol = j.symbol and o.starts >= j.starts and o.ends <= j.ends
+  group by 1, 2, 3
+  on conflict on constraint backfills_pkey do update set source = excluded.source, settled = true;
+end $$;
+comment on function tickstock.join_told(timestamptz, integer) is
+  'What was told before that time of single symbols becomes one stretch with what the live feed covered in between, if so many stretches have not been joined yet. The same minutes stay told and owed; otherwise each lost connection would leave a row for each symbol, and who asks what is owed reads them all.';
+
 create or replace function tickstock.symbols_since(since timestamptz) returns setof text
 language sql stable
 begin atomic

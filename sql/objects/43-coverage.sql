@@ -9,8 +9,10 @@ declare
   last_day constant date := coalesce(to_day, (clock at time zone 'America/New_York')::date);
   first_day constant date := coalesce(from_day, last_day);
 begin
-  if first_day > last_day then
-    -- No rows would read as nothing missing.
+  -- No rows would read as nothing missing.
+  if first_day > last_day and to_day is null then
+    raise exception 'the days from % on? The feed has come to % only', first_day, last_day using errcode = 'invalid_parameter_value';
+  elsif first_day > last_day then
     raise exception 'the days from % to %? Give from_day and to_day, the earlier one first', first_day, last_day
       using errcode = 'invalid_parameter_value';
   end if;

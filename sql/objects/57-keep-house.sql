@@ -28,7 +28,9 @@ begin
     delete from tickstock.unqueued_changes;
     perform tickstock.note_unqueued_change();
   end if;
+  -- What is younger may interest an operator, piece by piece.
+  perform tickstock.join_told(clock - interval '31 days', 1000);
   call tickstock.let_go('tickstock.keep_house');
 end $$;
 comment on procedure ohlcv_keep_house() is
-  'Applies storage_policy: drops bars that are too old, moves old ones into the columnstore. tickstock''s programs call it every hour. Call it outside a transaction block.';
+  'Applies storage_policy: drops bars that are too old, moves old ones into the columnstore; and joins what REST told of single symbols more than a month ago. tickstock''s programs call it every hour. Call it outside a transaction block.';

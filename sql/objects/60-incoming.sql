@@ -6,20 +6,27 @@ create or replace function bar_defect(symbol text, ts timestamptz, open numeric,
 language sql stable parallel safe
 return case
   when coalesce(symbol, '') = '' then 'no symbol'
+  when octet_length(symbol) > 256 then format('a symbol of %s bytes', octet_length(symbol))
   when ts is null then 'no time'
   when not isfinite(ts) or date_bin('1 minute', ts, '2000-01-03 00:00+00') <> ts then format('time %s is not the start of a minute', ts)
+  when ts < '1700-01-01 00:00+00' then format('time %s is before 1700', ts)
   when ts > now() + interval '1 day' then format('time %s is more than a day in the future', ts)
   when ts < tickstock.bars_since() then format('bars before %s have been dropped, and their candles are final', tickstock.bars_since())
   when open is null or high is null or low is null or close is null then 'a price is missing'
   when not (open < 'Infinity' and high < 'Infinity' and low < 'Infinity' and close < 'Infinity') then 'a price is not a finite number'
   when open < 0 or high < 0 or low < 0 or close < 0 then 'a price is negative'
+  -- More, and a double or a candle's turnover could not hold it.
+  when greatest(open, high, low, close) >= 1e30 then 'a price is 1e30 or more'
+  when greatest(scale(open), scale(high), scale(low), scale(close)) > 100 then 'a price has more than 100 decimals'
   when high < low then format('high %s is below low %s', high, low)
   when high < greatest(open, close) then format('high %s is below open %s or close %s', high, open, close)
   when low > least(open, close) then format('low %s is above open %s or close %s', low, open, close)
   when volume is null then 'the volume is missing'
   when not volume < 'Infinity' then 'the volume is not a finite number'
+  when volume >= 1e30 then 'the volume is 1e30 or more'
+  when scale(volume) > 100 then 'the volume has more than 100 decimals'
   when volume < 0 then format('volume %s is negative', volume)
-  when not vwap < 'Infinity' or vwap < 0 then format('vwap %s is not a price', vwap)
+  when vwap >= 1e30 or vwap < 0 then format('vwap %s is not a price', left(vwap::text, 40))
   -- More than these could not be added up in a candle.
   when trades < 0 or trades >= 100000000000 then format('%s trades', trades)
 end;

@@ -6,7 +6,7 @@ from decimal import Decimal
 import exchange_calendars
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from tests.contract.oracle import OFFICIAL, differences, read_snapshot
@@ -46,20 +46,45 @@ def test_what_goes_in_comes_out_to_the_last_digit(conn: Connection[TupleRow]) ->
 
 
 @pytest.mark.parametrize(
-    "key", [("", "2025-11-24 15:00+00"), ("X", "infinity"), ("X", "-infinity")]
+    ("column", "value", "reason"),
+    [
+        ("symbol", "", "no symbol"),
+        ("symbol", "Ä" * 4000, "a symbol of 8000 bytes"),
+        ("ts", "infinity", "time infinity is not the start of a minute"),
+        ("ts", "-infinity", "time -infinity is not the start of a minute"),
+        ("ts", "4714-11-24 00:00+00 BC", "time 4714-11-24 00:00:00+00 BC is before 1700"),
+        ("ts", "1699-12-31 23:59+00", "time 1699-12-31 23:59:00+00 is before 1700"),
+        (
+            "ts",
+            "3000-01-01 00:00+00",
+            "time 3000-01-01 00:00:00+00 is more than a day in the future",
+        ),
+        ("high", "9" * 130_000, "a price is 1e30 or more"),
+        ("high", "1e30", "a price is 1e30 or more"),
+        ("open", "1." + 16_000 * "0", "a price has more than 100 decimals"),
+        ("high", "1." + 16_000 * "0", "a price has more than 100 decimals"),
+        ("low", "1e-400", "a price has more than 100 decimals"),
+        ("close", "1." + 101 * "0", "a price has more than 100 decimals"),
+        ("volume", "1e30", "the volume is 1e30 or more"),
+        ("volume", "1e-400", "the volume has more than 100 decimals"),
+        ("vwap", "1e30", "vwap 1" + 30 * "0" + " is not a price"),
+    ],
 )
-def test_a_bar_of_no_symbol_or_no_time_is_refused(
-    conn: Connection[TupleRow], key: tuple[str, str]
+def test_a_bar_that_would_stop_what_reads_it_is_refused(
+    conn: Connection[TupleRow], column: str, value: str, reason: str
 ) -> None:
+    bar = {"symbol": "X", "ts": "2025-11-24 15:00+00"}
+    bar |= dict.fromkeys(("open", "high", "low", "close", "volume", "vwap"), "1")
+    bar[column] = value
     # TimescaleDB has no chunk at the beginning of time, and says so first.
     refused = (psycopg.errors.CheckViolation, psycopg.errors.DatetimeFieldOverflow)
+    columns = sql.SQL(", ").join(map(sql.Identifier, bar))
+    values = sql.SQL(", ").join(map(sql.Literal, bar.values()))
     with pytest.raises(refused):
-        conn.execute(
-            "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
-            " values (%s, %s, 1, 1, 1, 1, 1)",
-            key,
-        )
+        conn.execute(sql.SQL("insert into ohlcv_1min ({}) values ({})").format(columns, values))
     assert conn.execute("select from ohlcv_1min").fetchall() == []
+    row = conn.execute(sql.SQL("select bar_defect({}, null)").format(values)).fetchone()
+    assert row == (reason,)
 
 
 def test_no_count_of_trades_is_too_large_to_be_added_up(conn: Connection[TupleRow]) -> None:

@@ -199,6 +199,14 @@ def test_days_the_wrong_way_round_are_told(conn: Connection[TupleRow]) -> None:
         assert "the earlier one first" in str(caught.value)
 
 
+def test_a_day_that_the_feed_has_not_come_to_is_told(conn: Connection[TupleRow]) -> None:
+    Market().take(conn, Change("write", "A", new_york(date(2025, 11, 28), time(9, 31)), 60, 7))
+    for function in ("coverage", "missing_minutes"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
+            conn.execute(f"select * from {function}('A', '2025-11-29')".encode())
+        assert "from 2025-11-29 on? The feed has come to 2025-11-28 only" in str(caught.value)
+
+
 def test_minutes_are_missing_of_a_symbol(conn: Connection[TupleRow]) -> None:
     Market().take(conn, Change("write", "A", new_york(date(2025, 11, 28), time(9, 31)), 60, 7))
     for days in ("", ", '2025-11-28'"):

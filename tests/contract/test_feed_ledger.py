@@ -164,6 +164,7 @@ def write(
     alive=st.booleans(),
     backfills=st.lists(told, max_size=4),
     until=st.integers(0, END),
+    joined=st.integers(0, END),
 )
 def test_owed_is_what_was_promised_and_neither_covered_nor_told(
     conn: Connection[TupleRow],
@@ -171,12 +172,60 @@ def test_owed_is_what_was_promised_and_neither_covered_nor_told(
     alive: bool,
     backfills: list[Told],
     until: int,
+    joined: int,
 ) -> None:
     write(conn, stretches, alive, backfills)
     rows = conn.execute("select * from tickstock.owed(%s)", (ts(until),)).fetchall()
     minute = timedelta(minutes=1)
     found = [(s, (a - START) // minute, (b - START) // minute) for s, a, b in rows]
     assert sorted(found) == sorted(owed_by_counting(stretches, alive, backfills, until))
+
+    told_in_full = "select * from tickstock.told(null, '-infinity', 'infinity') order by symbol"
+    before = conn.execute(told_in_full).fetchall()
+    conn.execute("select tickstock.join_told(%s, 0)", (ts(joined),))
+    assert conn.execute("select * from tickstock.owed(%s)", (ts(until),)).fetchall() == rows
+    assert conn.execute(told_in_full).fetchall() == before
+    # Nor is anything hidden that the one alive leaves when it dies.
+    conn.execute("select pg_advisory_unlock_all()")
+    rows = conn.execute("select * from tickstock.owed(%s)", (ts(until),)).fetchall()
+    found = [(s, (a - START) // minute, (b - START) // minute) for s, a, b in rows]
+    if alive:
+        stretches = [*stretches[:-1], stretches[-1]._replace(end="killed")]
+    assert sorted(found) == sorted(owed_by_counting(stretches, False, backfills, until))
+
+
+def test_a_year_of_lost_connections_leaves_few_rows(conn: Connection[TupleRow]) -> None:
+    day, symbols = 24 * 60, ["A", "B", "C", "D", "E"]
+    conn.execute(
+        "insert into feed_stretches (feed, channel, symbols, opened_at, starts, latest, closed_at, reason)"
+        " select 'ws://x', 'AM', %s, t, t, t + interval '80 minutes', t + interval '80 minutes', 'lost'"
+        " from generate_series(%s, %s, interval '90 minutes') t",
+        (symbols, ts(0), ts(50 * day)),
+    )
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume) values ('A', %s, 1, 1, 1, 1, 1)",
+        (ts(50 * day),),
+    )
+    # Of one gap nobody was ever told.
+    conn.execute(
+        "select tickstock.settle(symbol, starts, ends, 'infinity', 'rest', 3) from feed_gaps"
+        " where not %s::timestamptz between starts and ends",
+        (ts(5 * day),),
+    )
+    gaps = "select symbol, starts, ends, minutes, reason from feed_gaps order by symbol, starts"
+    told = "select * from tickstock.told(null, '-infinity', 'infinity') order by symbol"
+    before = [conn.execute(query).fetchall() for query in (gaps, told)]
+    assert len(before[0]) == len(symbols)
+    month = "select count(*), sum(bars) from backfills where ends > %s"
+    recent = conn.execute(month, (ts(19 * day),)).fetchone()
+    bars = fetch_value(conn, "select sum(bars) from backfills")
+    for _ in range(2):
+        conn.execute("call ohlcv_keep_house()")
+        assert [conn.execute(query).fetchall() for query in (gaps, told)] == before
+        old = fetch_value(conn, "select count(*) from backfills where ends <= %s", ts(19 * day))
+        assert old == 2 * len(symbols)
+        assert conn.execute(month, (ts(19 * day),)).fetchone() == recent
+        assert fetch_value(conn, "select sum(bars) from backfills") == bars
 
 
 def test_what_was_asked_too_early_is_asked_again(conn: Connection[TupleRow]) -> None:

@@ -1,5 +1,6 @@
 """Blocks of files: copied straight in where that is possible, and the same as merging bars always."""
 
+import gzip
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from tickstock.bars import Bar, Refusal
 from tickstock.db.connection import connect, fetch_value
 from tickstock.db.upkeep import UpkeepWorker
 from tickstock.db.writer import Counts, write_bars
+from tickstock.errors import TickstockError
 from tickstock.feed.flatfiles import HEADER, read_bars
 from tickstock.ingest.load import load_file, load_files
 
@@ -139,6 +141,25 @@ def test_a_load_leaves_its_candles_materialized(
     assert loaded == dict.fromkeys(paths, Counts(received=168, inserted=168))
     forming = conn.execute("select distinct granule::text from tickstock.dirty").fetchall()
     assert forming == [("2025-11-26 20:30:00+00",)]
+    assert differences(read_snapshot(conn)) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_before_a_broken_file_is_told_what_came_until_then_is_materialized(
+    url: str, conn: Connection[TupleRow], tmp_path: Path, there: bool
+) -> None:
+    whole = write_file(tmp_path / "whole.csv", [line("A", minute) for minute in range(100)])
+    cut = tmp_path / "cut.csv.gz"
+    if there:
+        lines = [",".join(HEADER), *(line("A", minute) for minute in range(100, 400)), ""]
+        cut.write_bytes(gzip.compress("\n".join(lines).encode())[:-8])
+    with pytest.raises(
+        TickstockError, match="the gzip data is incomplete" if there else "no such file"
+    ):
+        dict(load_files(conn, url, [whole, str(cut)]))
+    assert (fetch_value(conn, "select count(*) from ohlcv_1min") > 100) == there
+    forming = fetch_value(conn, "select candle_start('30min', latest_minute())")
+    assert conn.execute("select distinct granule from tickstock.dirty").fetchall() == [(forming,)]
     assert differences(read_snapshot(conn)) == []
 
 

@@ -261,6 +261,21 @@ def test_the_policy_goes_by_the_feeds_clock(engine: Engine, conn: Connection[Tup
     assert fetch_value(conn, "select bars_since from tickstock.freshness") == SINCE
 
 
+@pytest.mark.parametrize("column", ["keep_bars", "columnstore_after"])
+def test_for_ever_is_null(conn: Connection[TupleRow], column: str) -> None:
+    """What is older than time can't be kept house of, and programs read infinity as nothing."""
+    fill(conn)
+    update = sql.SQL("update storage_policy set {} = %s").format(sql.Identifier(column))
+    for age in ("infinity", "9999 years", "1000 years"):
+        # Before version 17 no interval is infinite.
+        with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.InvalidDatetimeFormat)):
+            conn.execute(update, (age,))
+    conn.execute(update, ("999 years",))
+    before = read_snapshot(conn)
+    conn.execute("call ohlcv_keep_house()")
+    assert read_snapshot(conn) == before
+
+
 def test_a_session_that_failed_to_keep_house_lets_others_keep_it(
     url: str, conn: Connection[TupleRow]
 ) -> None:

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from tests.feed.http_server import HttpServer, Reply
 from tests.feed.scripted_server import Peer, ScriptedServer
 from tickstock.db.roles import apply, plan
-from tickstock.doctor import Level, _clock, _columnstore, try_feed
+from tickstock.doctor import Level, _clock, _columnstore, _database_clock, try_feed
 from tickstock.embedded.redis import embedded_redis
 from tickstock.simulator import RandomMarket, Simulator
 
@@ -62,7 +62,7 @@ def test_all_is_well(simulator: Simulator, url: str) -> None:
     levels = {name: finding["level"] for name, finding in told.items()}
     del levels["disk space"]  # the machine's
     assert levels == dict.fromkeys(levels, "ok") | {"ingest": "warn"}
-    assert len(levels) == 14
+    assert len(levels) == 15
     assert told["clock"]["found"].startswith("not compared: ")
     assert [line.split(":")[0].split(maxsplit=1)[1] for line in text.stdout.splitlines()] == [*told]
     assert "warn  ingest: none runs; no bar yet; start `tickstock ingest`\n" in text.stdout
@@ -223,6 +223,23 @@ def test_what_the_feed_says(script: object, found: str, engine: object) -> None:
 def test_clocks(off: float, replay: bool, level: Level, word: str, engine: object) -> None:
     now = datetime(2026, 1, 5, 15, tzinfo=UTC)
     told = _clock((now + timedelta(seconds=off)).isoformat(), now, now, replay=replay)
+    assert (told.level, word in told.found) == (level, True)
+
+
+@pytest.mark.parametrize(
+    ("off", "level", "word"),
+    [
+        (0, Level.OK, "agrees"),
+        (5, Level.OK, "agrees"),
+        (-7, Level.OK, "agrees"),  # the answer took two of these
+        (30, Level.WARN, "30 s ahead of"),
+        (-32, Level.WARN, "30 s behind this"),
+        (5 * 3_600, Level.WARN, "18000 s ahead of"),
+    ],
+)
+def test_clocks_of_the_database(off: float, level: Level, word: str, engine: object) -> None:
+    after = datetime(2026, 1, 5, 15, tzinfo=UTC)
+    told = _database_clock(after + timedelta(seconds=off), after - timedelta(seconds=2), after)
     assert (told.level, word in told.found) == (level, True)
 
 

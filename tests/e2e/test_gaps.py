@@ -3,6 +3,7 @@
 import gzip
 import json
 import signal
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.feed.scripted_server import Peer, ScriptedServer
 from tickstock.bars import Bar
 from tickstock.db.connection import fetch_value
 from tickstock.embedded.redis import embedded_redis
@@ -262,6 +264,42 @@ def test_a_minute_is_complete_when_the_feed_s_clock_has_passed_it(
     assert rows == [
         (datetime(2025, 11, 24, 14, 30, tzinfo=UTC), 2),
         (datetime(2025, 11, 24, 14, 31, tzinfo=UTC), 2),
+    ]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_minute_at_which_the_feed_was_lost_is_complete_once(
+    url: str, conn: Connection[TupleRow], restarted: bool
+) -> None:
+    """Whether its bars came before that, or on both sides."""
+    parts = [
+        [*bars("A", range(2)), bar("B", 0)],
+        [bar("B", 1), bar("A", 2), bar("B", 2)],
+        bars("A", range(3, 5)),
+    ]
+
+    def script(events: list[Event]) -> Callable[[Peer], None]:
+        def play(peer: Peer) -> None:
+            peer.serve()
+            peer.send(events)
+            if not restarted and events is not parts[-1]:
+                peer.hang_up()
+            peer.stay()
+
+        return play
+
+    settings = {"TICKSTOCK_DATABASE_URL": url, "MASSIVE_API_KEY": KEY}
+    with ScriptedServer(*map(script, parts)) as server:
+        arguments = ("ingest", "--symbols", "A,B", "--feed-url", server.url)
+        stored = [3, 6, 8] if restarted else [8]
+        for number in stored:
+            with running(*arguments, **settings) as ingest:
+                until(url, STORED, number)
+                assert ingest.stop() == 0
+    complete = conn.execute("select ts, stretch, bars from minutes_complete order by ts").fetchall()
+    assert complete == [
+        (OPENING + minute * MINUTE, stretch, number)
+        for minute, (stretch, number) in enumerate([(1, 2), (2, 2), (3, 2), (3, 1)])
     ]
 
 

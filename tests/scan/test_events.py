@@ -11,10 +11,13 @@ from psycopg import Connection
 from psycopg.errors import NotNullViolation
 from psycopg.rows import TupleRow
 
+from tests.contract.oracle import read_snapshot
 from tests.scan.support import bar, drain, firing, new_york, on_one_engine, signalling, write
 from tickstock.db.connection import connect, fetch_value
 from tickstock.patterns import Pattern
+from tickstock.patterns.discovery import discover
 from tickstock.scan.scanner import Scanned, Scanner
+from tickstock.timeframes import TIMEFRAMES
 
 OPENING = new_york("2025-07-01 09:30")
 
@@ -105,6 +108,37 @@ def test_a_payload_is_the_text_that_jsonb_would_have(conn: Connection[TupleRow])
 
 
 @on_one_engine
+def test_a_bar_at_the_bounds_stops_nothing(url: str, conn: Connection[TupleRow]) -> None:
+    large, small = "9" * 30 + "." + "9" * 100, "1e-100"
+    bars = [
+        # Of all characters a control character takes the most room in JSON.
+        ("\1" * 256, "1700-01-01 00:00+00", large, small),
+        ("A", "2025-07-01 13:30+00", large, large),
+        ("A", "2025-07-01 13:31+00", small, small),
+        ("A", "2999-12-31 23:59+00", small, large),
+    ]
+    for symbol, ts, price, volume in bars:
+        conn.execute(
+            "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume, vwap)"
+            " values (%(s)s, %(ts)s, %(p)s, %(p)s, %(p)s, %(p)s, %(v)s, %(p)s)",
+            {"s": symbol, "ts": ts, "p": price, "v": volume},
+        )
+    conn.execute("call ohlcv_refresh()")
+    read_snapshot(conn)
+    for timeframe in TIMEFRAMES:
+        conn.execute("select * from latest_candles(%s, '-infinity')", (timeframe,)).fetchall()
+    conn.execute("select * from candles('A', '10 minutes', fill => true, last => 5)").fetchall()
+    conn.execute("select * from feed_status, symbol_status(), coverage()").fetchall()
+    with connect(url, program="test") as listener:
+        listener.execute("listen tickstock_patterns")
+        drain(conn, Scanner([*discover(), signalling(timeframes=TIMEFRAMES)]))
+        events = [json.loads(payload) for payload in heard(listener)]
+    assert {event["symbol"] for event in events} == {"A", "\1" * 256}
+    assert (
+        fetch_value(conn, "select count(*) from tickstock.dirty where granule < '2999-12-31'") == 0
+    )
+
+
 def test_the_table_tells_the_numbers_behind_it(conn: Connection[TupleRow]) -> None:
     pattern = trend("1min")
     write(conn, bar("AAPL", OPENING, "99.90"))

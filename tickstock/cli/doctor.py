@@ -32,7 +32,7 @@ def doctor(
 ) -> None:
     """Check everything that ingest needs, and say what to do. Ends with code 1 if a check fails.
 
-    It checks settings, key, feed, REST, database, schema, privileges, policies, clock, Redis and disk.
+    It checks settings, key, feed, REST, database, schema, privileges, policies, clocks, Redis and disk.
     It changes nothing, and connects to the feed only if no ingest is connected.
 
     \b

@@ -5,6 +5,8 @@ import os
 import stat
 from pathlib import Path
 
+from tickstock.errors import SettingsError
+
 SOCKET_FOLDER_LIMIT = 88
 """Bytes: a socket's whole path must fit into 104 bytes (macOS; Linux has 108)."""
 
@@ -15,12 +17,20 @@ def is_root() -> bool:
 
 def _folder(variable: str, for_root: str, xdg_variable: str, below_home: str) -> Path:
     given = os.environ.get(variable)
-    if given:
-        return Path(given).expanduser().absolute()
-    if is_root():
-        return Path(for_root)
-    xdg = os.environ.get(xdg_variable)
-    return (Path(xdg) if xdg else Path.home() / below_home).absolute() / "tickstock"
+    try:
+        if given:
+            return Path(given).expanduser().absolute()
+        if is_root():
+            return Path(for_root)
+        xdg = os.environ.get(xdg_variable)
+        return (Path(xdg) if xdg else Path.home() / below_home).absolute() / "tickstock"
+    except RuntimeError:  # what pathlib says of the home of an account that is not there
+        told = (
+            f"{variable} is {given}: there is no such account"
+            if given
+            else "this user has no home folder"
+        )
+        raise SettingsError(f"{told}. Set {variable} to the path of a folder") from None
 
 
 def cache_dir() -> Path:

@@ -71,6 +71,8 @@ class Stretch:
             conn, "select max(latest) from public.feed_stretches where feed = %s", feed
         )
         names = None if symbols is None else list(symbols)
+        # The minute in which the one before was lost has been passed, too, once a later bar comes.
+        self._left: _Minutes = before._left if before else _left(conn, self._since, symbols)
         with conn.transaction():  # nobody is to see it before it is alive
             followed = before and fetch_value(
                 conn, "select tickstock.change_stretch(%s, %s)", before.id, names
@@ -96,6 +98,10 @@ class Stretch:
         came = _by_minute(bars)
         first = min((ts for ts in came if self._since is None or ts >= self._since), default=None)
         latest = max(came)
+        if first:  # else there are only late ones, or it is a replay of an earlier time
+            for ts, symbols in self._left.items():
+                self._seen[ts] |= symbols
+            self._left = defaultdict(set)
         reach = self._reach_with(came)
         is_new = reach and (self._reach is None or reach.starts > self._reach.starts)
         starts = reach.starts if reach and is_new else None
@@ -149,6 +155,23 @@ class Stretch:
             for ts in sorted(minutes)
             if ts < latest
         ]
+
+
+def _left(
+    conn: Connection[TupleRow], latest: datetime | None, symbols: Sequence[str] | None
+) -> _Minutes:
+    """What is stored of the latest minute, of these symbols (None: of all), while it is not complete."""
+    names = None if symbols is None else list(symbols)
+    rows = conn.execute(
+        "select symbol from public.ohlcv_1min where ts = %s and (%s::text[] is null or symbol = any (%s))"
+        " and not exists (select from public.minutes_complete where ts = %s)",
+        (latest, names, names, latest),
+    )
+    minutes: _Minutes = defaultdict(set)
+    for (symbol,) in rows:
+        assert latest
+        minutes[latest].add(symbol)
+    return minutes
 
 
 def _by_minute(bars: Sequence[Bar]) -> _Minutes:

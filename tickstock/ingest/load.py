@@ -41,23 +41,35 @@ def load_files(
 ) -> Iterator[tuple[str, Counts]]:
     """Load files one after the other, tell what became of each, materialize all their candles.
 
-    `url` is for a second session to the same database. Raises as `load_file` does.
+    `url` is for a second session to the same database. Raises as `load_file` does, after materializing
+    those of what came before.
     """
     without_time_limits(conn)
     # A continuous aggregate refreshes a range of time for all symbols: better when a file is whole.
     by_file = fetch_value(conn, "select tickstock_engine()") == "community"
+    stored = False
+    broken: TickstockError | None = None
     with RefreshBehind(url) as refresh:
+
+        def after_batch() -> None:
+            nonlocal stored
+            stored = True
+            if not by_file:
+                refresh.tell()
+
         for path in paths:
-            counts = load_file(
-                conn,
-                path,
-                before_block=before_block,
-                after_batch=None if by_file else refresh.tell,
-            )
+            try:
+                counts = load_file(conn, path, before_block=before_block, after_batch=after_batch)
+            except TickstockError as error:
+                broken = error
+                break
             refresh.tell()
             yield path, counts
-    refresh_candles(conn, url)
-    conn.execute("analyze public.ohlcv_1min")
+    if stored or not broken:
+        refresh_candles(conn, url)
+        conn.execute("analyze public.ohlcv_1min")
+    if broken:
+        raise broken
 
 
 def load_file(
