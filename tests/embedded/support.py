@@ -48,12 +48,15 @@ def one_inside_and_one_outside() -> list[Installation]:
 
 
 class Attached:
-    """Another process that is attached to the server: until `leave`, or until it is killed."""
+    """Another process that is attached to the server: until `leave`, or until it is killed.
 
-    def __init__(self, server: EmbeddedServer, times: int = 1) -> None:
+    `under` is a command that runs it.
+    """
+
+    def __init__(self, server: EmbeddedServer, times: int = 1, under: tuple[str, ...] = ()) -> None:
         index = INSTALLATIONS.index(server.installation)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _ATTACH, str(index), server.name, str(times)],
+            [*under, sys.executable, "-c", _ATTACH, str(index), server.name, str(times)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
