@@ -170,6 +170,18 @@ def test_a_server_that_cannot_start_says_why(
     assert not server.is_running()
 
 
+def test_a_server_that_gives_no_answer(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server(next(each for each in INSTALLATIONS if not each.root))
+    monkeypatch.setattr("tickstock.embedded.server.START_SECONDS", 0.2)  # initdb takes longer
+    with (
+        pytest.raises(DatabaseUnavailableError, match="does not start: no answer in 0 s; see /"),
+        server.attached(),
+    ):
+        pass
+
+
 @root_only
 def test_a_folder_that_its_account_cannot_enter(
     make_server: MakeServer, open_folder: Path, monkeypatch: pytest.MonkeyPatch
