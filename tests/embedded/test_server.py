@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.e2e.program import eventually, run
+from tickstock.embedded.cluster import Cluster, ClusterError
 from tickstock.embedded.installations import Installation, choose_installation
 from tickstock.embedded.server import EmbeddedServer, dsn_for, psql_command
 from tickstock.errors import DatabaseUnavailableError, TickstockError
@@ -168,6 +169,23 @@ def test_a_server_that_cannot_start_says_why(
         pass
     assert re.fullmatch(r"PostgreSQL \d+.* does not start: .*; see /.*/log\.", str(failure.value))
     assert not server.is_running()
+
+
+def test_what_initdb_says_of_each_locale_is_told_once(tmp_path: Path) -> None:
+    """As for a user without an entry in /etc/passwd, whom no locale helps."""
+    where = str(tmp_path)
+    initdb = tmp_path / "initdb"
+    initdb.write_text(
+        "#!/bin/sh\necho 'initdb: could not look up effective user ID 4321' >&2\nexit 1\n"
+    )
+    initdb.chmod(0o755)
+    cluster = Cluster(
+        folder=where, inside=where, socket_folder=where, bindir=where, root=None,
+        timescaledb=False, durable=False, uid=None, gid=None,
+    )  # fmt: skip
+    with pytest.raises(ClusterError) as failure:
+        cluster.initialize()
+    assert str(failure.value) == "initdb: could not look up effective user ID 4321"
 
 
 def test_a_server_that_gives_no_answer(
