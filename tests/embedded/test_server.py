@@ -4,6 +4,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -213,6 +214,26 @@ def test_a_folder_that_its_account_cannot_enter(
     ):
         pass
     assert list(server.folder.iterdir()) == []
+
+
+@root_only
+def test_a_wheel_that_its_account_cannot_reach(
+    make_server: MakeServer, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setenv("TICKSTOCK_CACHE_DIR", str(closed / "cache"))
+    wheel = next(each for each in INSTALLATIONS if each.is_wheel)
+    package = wheel.bindir.parents[1]
+    for each in package.parent.glob(f"{package.name}*"):
+        (closed / each.name).symlink_to(each)
+    inside = closed / wheel.bindir.relative_to(package.parent)
+    server = make_server(replace(wheel, bindir=inside))
+    with (
+        pytest.raises(DatabaseUnavailableError, match="cannot run it; set TICKSTOCK_CACHE_DIR"),
+        server.attached(),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["", "A", "../x", "a b", "x" * 41])

@@ -157,7 +157,13 @@ class EmbeddedServer:
         if found.root or can_reach(found.bindir / "postgres", account):
             return found.bindir
         if found.is_wheel:
-            return copy_of_wheel(found)
+            copy = copy_of_wheel(found)
+            if can_reach(copy / "postgres", account):
+                return copy
+            raise DatabaseUnavailableError(
+                f"{copy}: the account that PostgreSQL runs as cannot run it;"
+                " set TICKSTOCK_CACHE_DIR to a folder that others may pass through."
+            )
         raise DatabaseUnavailableError(
             f"{found.bindir}: the account that PostgreSQL runs as cannot run it;"
             " install PostgreSQL where all accounts can, or give --database-url."
