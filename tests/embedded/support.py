@@ -126,6 +126,11 @@ def _works_in(pid: int, server: EmbeddedServer) -> bool:
         return False
 
 
+def may_look_into(pid: int) -> bool:
+    """Not into another account's, as root of a container without CAP_SYS_PTRACE."""
+    return bool(_open_files(pid))
+
+
 def tcp_sockets(pids: list[int]) -> set[str]:
     """The TCP and UDP sockets that these processes hold."""
     names = ("tcp", "tcp6", "udp", "udp6")
