@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.program import eventually, run
 from tickstock.embedded.cluster import Cluster, ClusterError
 from tickstock.embedded.installations import Installation, choose_installation
+from tickstock.embedded.paths import make_folder
 from tickstock.embedded.server import EmbeddedServer, dsn_for, psql_command
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 
@@ -151,7 +152,7 @@ def test_environment_of_another_database_does_not_matter(
 
 def test_data_of_another_version_is_refused(make_server: MakeServer) -> None:
     server = make_server(INSTALLATIONS[-1])
-    (server.folder / "data").mkdir(parents=True)
+    make_folder(server.folder / "data")
     (server.folder / "data/PG_VERSION").write_text("9\n")
     with (
         pytest.raises(TickstockError, match=r"made by PostgreSQL 9, this is \d+; move") as failure,
