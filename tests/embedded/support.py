@@ -48,12 +48,15 @@ def one_inside_and_one_outside() -> list[Installation]:
 
 
 class Attached:
-    """Another process that is attached to the server: until `leave`, or until it is killed."""
+    """Another process that is attached to the server: until `leave`, or until it is killed.
 
-    def __init__(self, server: EmbeddedServer, times: int = 1) -> None:
+    `under` is a command that runs it.
+    """
+
+    def __init__(self, server: EmbeddedServer, times: int = 1, under: tuple[str, ...] = ()) -> None:
         index = INSTALLATIONS.index(server.installation)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _ATTACH, str(index), server.name, str(times)],
+            [*under, sys.executable, "-c", _ATTACH, str(index), server.name, str(times)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -121,6 +124,11 @@ def _works_in(pid: int, server: EmbeddedServer) -> bool:
         return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(server.folder)
     except OSError:
         return False
+
+
+def may_look_into(pid: int) -> bool:
+    """Not into another account's, as root of a container without CAP_SYS_PTRACE."""
+    return bool(_open_files(pid))
 
 
 def tcp_sockets(pids: list[int]) -> set[str]:

@@ -24,6 +24,7 @@ from .support import (
     one_inside_and_one_outside,
     postmaster_of,
     processes_of,
+    root_only,
 )
 
 MakeServer = Callable[[Installation], EmbeddedServer]
@@ -64,6 +65,20 @@ def test_kill_9_of_the_keeper(get_server: MakeServer, installation: Installation
         eventually(lambda: not server.is_running(), "the keeper is dead")
         assert is_answering(server)  # a new keeper, although the old server may still be ending
     eventually(lambda: not processes_of(server), "the server ends")
+
+
+@root_only
+@both
+def test_root_of_a_container(get_server: MakeServer, installation: Installation) -> None:
+    """It lacks CAP_SYS_PTRACE, without which /proc does not tell where another account works."""
+    server = get_server(installation)
+    container = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
+    with Attached(server, under=container) as first:
+        first.server_started()
+        os.kill(keeper_of(server), signal.SIGKILL)
+        eventually(lambda: not server.is_running(), "the keeper is dead")
+        with Attached(server, under=container) as second:
+            second.server_started()
 
 
 @both

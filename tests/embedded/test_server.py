@@ -4,13 +4,16 @@ import re
 import stat
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.e2e.program import eventually, run
+from tickstock.embedded.cluster import Cluster, ClusterError
 from tickstock.embedded.installations import Installation, choose_installation
+from tickstock.embedded.paths import make_folder
 from tickstock.embedded.server import EmbeddedServer, dsn_for, psql_command
 from tickstock.errors import DatabaseUnavailableError, TickstockError
 
@@ -19,7 +22,9 @@ from .support import (
     Attached,
     identify,
     linux_only,
+    may_look_into,
     one_inside_and_one_outside,
+    postmaster_of,
     processes_of,
     root_only,
     tcp_sockets,
@@ -101,6 +106,8 @@ def test_no_tcp_and_a_private_socket(get_server: MakeServer, installation: Insta
     server = get_server(installation)
     with server.attached() as dsn:
         assert one(dsn, "show listen_addresses") == ""
+        if not may_look_into(postmaster_of(server)):
+            pytest.skip("the sockets of another account are seen with CAP_SYS_PTRACE only")
         assert tcp_sockets(processes_of(server)) == set()
         assert stat.S_IMODE((server.folder / "run").stat().st_mode) == 0o700
         assert stat.S_IMODE((server.folder / "data").stat().st_mode) == 0o700
@@ -145,7 +152,7 @@ def test_environment_of_another_database_does_not_matter(
 
 def test_data_of_another_version_is_refused(make_server: MakeServer) -> None:
     server = make_server(INSTALLATIONS[-1])
-    (server.folder / "data").mkdir(parents=True)
+    make_folder(server.folder / "data")
     (server.folder / "data/PG_VERSION").write_text("9\n")
     with (
         pytest.raises(TickstockError, match=r"made by PostgreSQL 9, this is \d+; move") as failure,
@@ -170,6 +177,35 @@ def test_a_server_that_cannot_start_says_why(
     assert not server.is_running()
 
 
+def test_what_initdb_says_of_each_locale_is_told_once(tmp_path: Path) -> None:
+    """As for a user without an entry in /etc/passwd, whom no locale helps."""
+    where = str(tmp_path)
+    initdb = tmp_path / "initdb"
+    initdb.write_text(
+        "#!/bin/sh\necho 'initdb: could not look up effective user ID 4321' >&2\nexit 1\n"
+    )
+    initdb.chmod(0o755)
+    cluster = Cluster(
+        folder=where, inside=where, socket_folder=where, bindir=where, root=None,
+        timescaledb=False, durable=False, uid=None, gid=None,
+    )  # fmt: skip
+    with pytest.raises(ClusterError) as failure:
+        cluster.initialize()
+    assert str(failure.value) == "initdb: could not look up effective user ID 4321"
+
+
+def test_a_server_that_gives_no_answer(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server(next(each for each in INSTALLATIONS if not each.root))
+    monkeypatch.setattr("tickstock.embedded.server.START_SECONDS", 0.2)  # initdb takes longer
+    with (
+        pytest.raises(DatabaseUnavailableError, match="does not start: no answer in 0 s; see /"),
+        server.attached(),
+    ):
+        pass
+
+
 @root_only
 def test_a_folder_that_its_account_cannot_enter(
     make_server: MakeServer, open_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -183,6 +219,26 @@ def test_a_folder_that_its_account_cannot_enter(
     ):
         pass
     assert list(server.folder.iterdir()) == []
+
+
+@root_only
+def test_a_wheel_that_its_account_cannot_reach(
+    make_server: MakeServer, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setenv("TICKSTOCK_CACHE_DIR", str(closed / "cache"))
+    wheel = next(each for each in INSTALLATIONS if each.is_wheel)
+    package = wheel.bindir.parents[1]
+    for each in package.parent.glob(f"{package.name}*"):
+        (closed / each.name).symlink_to(each)
+    inside = closed / wheel.bindir.relative_to(package.parent)
+    server = make_server(replace(wheel, bindir=inside))
+    with (
+        pytest.raises(DatabaseUnavailableError, match="cannot run it; set TICKSTOCK_CACHE_DIR"),
+        server.attached(),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["", "A", "../x", "a b", "x" * 41])

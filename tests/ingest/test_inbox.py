@@ -246,6 +246,19 @@ def test_a_large_file_is_kept_in_little_memory(tmp_path: Path) -> None:
         again.stored(200)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_server_of_root_can_pass_through_the_folder_above(tmp_path: Path) -> None:
+    """The embedded server's data is beside it, and its account is another one."""
+    before = os.umask(0o077)
+    try:
+        with Inbox(tmp_path / "data/spill", "feed"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "data/spill").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(TickstockError, match=r"spill can't be used.*set TICKSTOCK_DATA_DIR"):

@@ -66,7 +66,7 @@ def test_in_words(url: str, conn: Connection[TupleRow]) -> None:
     said = told.stdout
     assert re.search(rf"^event {id_} \(change \d+\): Hammer in AAPL, 1min candle of ", said)
     assert "2025-11-24 14:33, long" in said
-    assert "  Lower shadow >= min_shadow * body" in said, "the definition"
+    assert "\n  Lower shadow >= min_shadow * body" in said, "the definition"
     for line in (
         r"price +11",
         r"strength +0\.5 of 1",

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from inspect import cleandoc
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
@@ -67,7 +68,8 @@ def explain(
 
 def _definition(name: str, folder: Path | None) -> str | None:
     """The pattern's own description; None if this program does not know it."""
-    return next((each.description.strip() for each in discover(folder) if each.name == name), None)
+    found = (each.description for each in discover(folder) if each.name == name)
+    return next(map(cleandoc, found), None)
 
 
 def _words(found: Explanation, definition: str | None) -> list[str]:

@@ -126,10 +126,10 @@ class Cluster:
         return self.log.stat().st_size if self.log.exists() else 0
 
     def complaint(self, offset: int) -> str:
-        """The last three lines that the log got since `offset`, without their times."""
+        """The last three lines that the log got since `offset`, without their times, each once."""
         with self.log.open(encoding="utf-8", errors="replace") as file:
             file.seek(offset)
-            lines = [_LINE_PREFIX.sub("", line).strip() for line in file]
+            lines = dict.fromkeys(_LINE_PREFIX.sub("", line).strip() for line in file)
         return " / ".join([line for line in lines if line][-3:]) or "it says nothing"
 
     def is_ready(self) -> bool:

@@ -114,16 +114,43 @@ def works_in(pid: int, folder: Path) -> bool | None:
     None when it lives and this system does not tell what it is (Linux without /proc).
     """
     if Path("/proc/self/cwd").exists():
-        try:
-            return Path(f"/proc/{pid}/cwd").readlink() == folder.resolve()
-        except OSError:
-            return False
+        return _working_folder(pid) == folder.resolve()
     if sys.platform == "linux":
         return None if _lives(pid) else False
     shown = subprocess.run(
         ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return f"-D {folder} " in shown.stdout
+
+
+def _working_folder(pid: int) -> Path | None:
+    """None when it is gone, or is a stranger's and we are not root."""
+    process = Path(f"/proc/{pid}")
+    try:
+        return (process / "cwd").readlink()
+    except PermissionError:
+        return _as_its_account(process) if os.geteuid() == 0 else None
+    except OSError:
+        return None
+
+
+def _as_its_account(process: Path) -> Path | None:
+    """Root in a container, without CAP_SYS_PTRACE, is told only as the process's own account."""
+    try:
+        owner = process.stat()
+    except OSError:
+        return None
+    asked = subprocess.run(
+        ["readlink", str(process / "cwd")],
+        user=owner.st_uid,
+        group=owner.st_gid,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Path(asked.stdout.removesuffix("\n")) if asked.returncode == 0 else None
 
 
 def _lives(pid: int) -> bool:

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tickstock.embedded.cluster import Cluster, find_postmaster
 from tickstock.embedded.installations import Installation, copy_of_wheel
-from tickstock.embedded.keeper import BUSY, READY
+from tickstock.embedded.keeper import BUSY, FAILED, READY
 from tickstock.embedded.locks import FileLock, is_held
 from tickstock.embedded.paths import data_dir, forget_socket_folder, make_folder, socket_folder
 from tickstock.embedded.processes import Account, can_reach, libraries_of, server_account
@@ -157,7 +157,13 @@ class EmbeddedServer:
         if found.root or can_reach(found.bindir / "postgres", account):
             return found.bindir
         if found.is_wheel:
-            return copy_of_wheel(found)
+            copy = copy_of_wheel(found)
+            if can_reach(copy / "postgres", account):
+                return copy
+            raise DatabaseUnavailableError(
+                f"{copy}: the account that PostgreSQL runs as cannot run it;"
+                " set TICKSTOCK_CACHE_DIR to a folder that others may pass through."
+            )
         raise DatabaseUnavailableError(
             f"{found.bindir}: the account that PostgreSQL runs as cannot run it;"
             " install PostgreSQL where all accounts can, or give --database-url."
@@ -199,7 +205,7 @@ class EmbeddedServer:
             answer = f"no answer in {START_SECONDS:.0f} s"
         if answer in (READY, BUSY):
             return answer == READY
-        reason = answer.partition(" ")[2].replace("\n", " ") or "its keeper died"
+        reason = answer.removeprefix(FAILED).strip().replace("\n", " ") or "its keeper died"
         raise DatabaseUnavailableError(
             f"{self.installation} does not start: {reason}; see {self.log_file}."
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from tickstock.embedded.locks import FileLock
+from tickstock.embedded.paths import is_root, make_folder
 from tickstock.errors import TickstockError
 
 log = logging.getLogger(__name__)
@@ -232,7 +233,9 @@ def _open_file(folder: Path, name: str) -> tuple[Path, IO[bytes], FileLock]:
     Raises TickstockError where there can be none.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # Below the folder of the embedded server's data, whose account must be able to pass through.
+        make_folder(folder.parent, 0o755 if is_root() else 0o700)
+        folder.mkdir(exist_ok=True)
         for number in count(1):
             path = folder / f"{name}-{number}.frames"
             lock = FileLock(path.with_suffix(".lock"))
