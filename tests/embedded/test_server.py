@@ -1,9 +1,10 @@
 """EmbeddedServer as its users see it: SQL, sharing, errors."""
 
 import re
+import signal
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,9 +195,19 @@ def test_what_initdb_says_of_each_locale_is_told_once(tmp_path: Path) -> None:
     assert str(failure.value) == "initdb: could not look up effective user ID 4321"
 
 
+@pytest.fixture
+def without_interrupts() -> Iterator[None]:
+    """As what a script starts in the background; whatever it starts inherits that."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("without_interrupts")
 def test_a_server_that_gives_no_answer(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is told to stop as soon as it has been started."""
     server = make_server(next(each for each in INSTALLATIONS if not each.root))
     monkeypatch.setattr("tickstock.embedded.server.START_SECONDS", 0.2)  # initdb takes longer
     with (

@@ -90,6 +90,10 @@ def _become_a_daemon() -> None:
 
 def main() -> None:
     _become_a_daemon()
+    # What a script starts in the background ignores these, and so would a server that has just begun: the
+    # one that tells it to stop would be lost.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     keeper = Keeper(Cluster.from_json(sys.argv[1]))
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
