@@ -47,7 +47,7 @@ begin
          and day < (public.candle_end(timeframe, starts) at time zone 'America/New_York')::date),
       public.candle_end(timeframe, starts));
   end if;
-  return public.candle_end(timeframe, starts);  -- by itself, it takes a fiftieth of the time
+  return public.candle_end(timeframe, starts);  -- by itself: no query is begun for it
 end $$;
 comment on function candle_complete_at(text, timestamptz) is
   'The moment from which no further bar can enter this candle, UTC: its end, or the close of its last regular session.';
