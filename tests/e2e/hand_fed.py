@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.feed.scripted_server import Peer, ScriptedServer
+from tests.feed.scripted_server import ClientLeftError, Peer, ScriptedServer
 
 from .program import DEADLINE
 
@@ -55,7 +55,10 @@ class HandFed:
         assert answered.wait(DEADLINE)
 
     def serve(self, peer: Peer) -> None:
-        peer.serve()
+        try:
+            peer.serve()
+        except ClientLeftError:  # stopped while it logged in: the orders are for the next one
+            return
         while order := self._orders.get():
             order(peer)
         self._orders.put(None)  # for the thread of a connection before, if the client came back

@@ -85,11 +85,11 @@ class Run:
         assert not self._thread.is_alive(), f"the client does not end: {self.client.state}"
 
     def stop_in_time(self) -> None:
-        """Stop, and see that it takes a second or so at most."""
+        """Stop, and see that nothing is waited for, which takes far longer than this."""
         before = time.monotonic()
         self.stop.set()
         self.end()
-        assert time.monotonic() - before < 1.5
+        assert time.monotonic() - before < 5
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
+from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import Event
@@ -31,6 +32,10 @@ _SILENT = logging.Logger("scripted server", logging.CRITICAL)  # what it logs ho
 Script = Callable[["Peer"], None]
 
 
+class ClientLeftError(AssertionError):
+    """The client ended its connection, and the script has something for it yet."""
+
+
 class Peer:
     """One client that connected, seen from the server."""
 
@@ -41,7 +46,9 @@ class Peer:
         self._protocol = ServerProtocol(logger=_SILENT)
         self._gone = False
         self._inbox: deque[Event] = deque()
-        request = next(self._events())
+        request = next(self._events(), None)
+        if request is None:
+            raise ClientLeftError("the client left before its handshake")
         assert isinstance(request, Request)
         self._protocol.send_response(self._protocol.accept(request))
         self._flush()
@@ -54,15 +61,17 @@ class Peer:
         self.text(json.dumps(events).encode())
 
     def text(self, data: bytes) -> None:
-        self._protocol.send_text(data)
-        self._flush()
+        with self._to_a_client():
+            self._protocol.send_text(data)
+            self._flush()
 
     def fragments(self, *parts: bytes) -> None:
         """Send one message in several frames."""
-        self._protocol.send_text(parts[0], fin=False)
-        for part in parts[1:]:
-            self._protocol.send_continuation(part, fin=part is parts[-1])
-        self._flush()
+        with self._to_a_client():
+            self._protocol.send_text(parts[0], fin=False)
+            for part in parts[1:]:
+                self._protocol.send_continuation(part, fin=part is parts[-1])
+            self._flush()
 
     def wire(self, data: bytes) -> None:
         """Send bytes as they are, frames or parts of frames."""
@@ -75,7 +84,7 @@ class Peer:
                 message = json.loads(bytes(event.data))
                 assert message["action"] == action
                 return str(message["params"])
-        raise AssertionError(f"the client left instead of sending {action}")
+        raise ClientLeftError(f"the client left instead of sending {action}")
 
     def log_in(self) -> str:
         """Greet and authenticate whatever key; returns the key."""
@@ -93,13 +102,14 @@ class Peer:
 
     def ping(self, payload: bytes) -> None:
         """Send a ping, and wait for its pong."""
-        self._protocol.send_ping(payload)
-        self._flush()
+        with self._to_a_client():
+            self._protocol.send_ping(payload)
+            self._flush()
         for event in self._events():
             if isinstance(event, Frame) and event.opcode is Opcode.PONG:
                 assert bytes(event.data) == payload
                 return
-        raise AssertionError("the client left instead of answering a ping")
+        raise ClientLeftError("the client left instead of answering a ping")
 
     def await_pings(self, count: int, *, answer: bool = True) -> None:
         """Wait for `count` pings of the client."""
@@ -134,6 +144,13 @@ class Peer:
         """Tear the TCP connection down: the client sees a reset."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()
+
+    @contextmanager
+    def _to_a_client(self) -> Iterator[None]:
+        try:
+            yield
+        except (InvalidState, ConnectionError) as error:
+            raise ClientLeftError(f"the client left: {error}") from error
 
     def _events(self, *, answer: bool = True) -> Iterator[Event]:
         """What the client sends, until it leaves."""
