@@ -190,7 +190,9 @@ def test_what_programs_read(empty_url: str, tmp_path: Path) -> None:
         marks = fetch_value(conn, "select count(*) from tickstock.dirty")
     assert read("refresh") == {"still_live_half_hours": marks}
 
-    scanned = read("scan", "--from", day)
+    history = run("scan", "--from", day, "--json", TICKSTOCK_DATABASE_URL=empty_url)
+    assert history.stderr == "", "progress is for a terminal"
+    scanned = json.loads(history.stdout)
     assert scanned["symbols"] == 2
     with connect(empty_url, program="test") as conn:
         assert scanned["events"] == fetch_value(conn, "select count(*) from events")

@@ -137,8 +137,13 @@ def test_a_range_without_candles_is_an_empty_frame_of_the_same_types(
 
 
 @on_one_engine
-def test_an_unknown_symbol_is_told_with_one_that_is_known(conn: Connection[TupleRow]) -> None:
+def test_an_unknown_symbol_is_told_with_one_that_is_known(
+    conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UnknownSymbolError, match="'AAPL': the database holds no bars yet"):
+        tickstock.candles("AAPL", "5min", connection=conn)
+    monkeypatch.setattr("tickstock.db.read.DEMO_DBNAME", conn.info.dbname)
+    with pytest.raises(UnknownSymbolError, match=r"holds no bars yet \(tickstock demo\)"):
         tickstock.candles("AAPL", "5min", connection=conn)
     write(conn)
     for wrong in ("AAPLE", "aapl"):

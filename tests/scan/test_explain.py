@@ -5,6 +5,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -12,6 +13,7 @@ from psycopg.rows import TupleRow
 from tests.e2e.program import run
 from tests.scan.making import OPENING, event, record
 from tests.scan.support import on_one_engine
+from tickstock import sqlfiles
 from tickstock.chart.terminal import HEIGHT, chart
 from tickstock.db.connection import fetch_value
 from tickstock.scan.explain import Candle, explain
@@ -121,6 +123,25 @@ def test_what_is_gone(url: str, conn: Connection[TupleRow]) -> None:
     assert "its candle is gone: the bars have been dropped" in told.stdout
     assert "outcome" not in told.stdout
     assert "start  " not in told.stdout
+
+
+@on_one_engine
+def test_what_a_person_writes_into_an_event_stays_an_object(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """Else neither it nor the chart of its symbol could be drawn; a list from before becomes one."""
+    id_ = made(conn)
+    for column in ("details", "parameters"):
+        with pytest.raises(psycopg.errors.CheckViolation, match=f"events_{column}"):
+            conn.execute(f"update events set {column} = '[1]'")
+    conn.execute(
+        "alter table events drop constraint events_details, drop constraint events_parameters"
+    )
+    conn.execute("update events set details = '[1]', parameters = 'true'")
+    conn.execute((sqlfiles.sql_folder() / "migrations" / "021-events-are-objects.sql").read_text())
+    told = run("explain", str(id_), TICKSTOCK_DATABASE_URL=url).stdout
+    assert re.search(r"^details +value = \[1\]$", told, re.MULTILINE)
+    assert re.search(r"^parameters +none$", told, re.MULTILINE)
 
 
 @on_one_engine

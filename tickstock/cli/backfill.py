@@ -1,11 +1,9 @@
 """`tickstock backfill`."""
 
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
@@ -36,9 +34,7 @@ from tickstock.ingest.fill import (
     source_clock,
 )
 from tickstock.ingest.load import load_whole_day
-
-if TYPE_CHECKING:
-    from click._termui_impl import ProgressBar
+from tickstock.progress import progress_bar
 
 NEW_YORK = ZoneInfo("America/New_York")
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -149,7 +145,7 @@ def _fill_owed(conn: Connection[TupleRow], client: RestClient, feed: str, as_jso
     clock = source_clock(conn, client, feed)
     gaps = askable(conn, clock) if clock else []
     plans, total = _plans(conn, client, gaps)
-    with _progress(sum(len(asked) for _, asked in plans), "gaps") as progress:
+    with progress_bar(sum(len(asked) for _, asked in plans), "gaps", show_pos=True) as progress:
         for gap, asked in plans:
             assert clock is not None
             if total.ended:
@@ -202,7 +198,7 @@ def _history(
         for symbol in (client.symbols() if "*" in symbols else symbols)
         for starts, ends in requests
     ]
-    with _progress(len(wanted), "history") as progress:
+    with progress_bar(len(wanted), "history", show_pos=True) as progress:
         filled = ask_each(
             conn, client, wanted, clock,
             queue_for_scan=False, progress=lambda _: progress.update(1),
@@ -210,11 +206,6 @@ def _history(
     names = f"{', '.join(symbols[:5])}{' …' if len(symbols) > 5 else ''}"
     _tell({"symbols": symbols, **_listed(filled)}, names, filled.counts, as_json)
     return filled
-
-
-def _progress(length: int, label: str) -> "ProgressBar[int]":
-    """Of so many requests, with an estimate of the time that is left."""
-    return click.progressbar(length=length, label=label, file=sys.stderr, show_pos=True)
 
 
 def _list(what: str, lines: Sequence[str]) -> None:

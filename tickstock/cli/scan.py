@@ -1,6 +1,5 @@
 """`tickstock scan`."""
 
-import sys
 import threading
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from tickstock.db.read import require_symbol
 from tickstock.db.source import database
 from tickstock.errors import TickstockError
 from tickstock.patterns import discover
+from tickstock.progress import progress_bar
 from tickstock.scan.scanner import Scanned, Scanner, symbols_between
 from tickstock.scan.watch import telling_of_slow_patterns
 from tickstock.scan.worker import ScanWorker
@@ -135,13 +135,14 @@ def _history(
         for symbol in symbols:
             _require(conn, symbol)
         wanted = list(symbols) or symbols_between(conn, since, until)
-        with click.progressbar(wanted, label="symbols", file=sys.stderr) as progress:
-            for symbol in progress:
+        with progress_bar(len(wanted), "symbols") as progress:
+            for symbol in wanted:
                 if stop.is_set():
                     break
                 total = total.plus(
                     scanner.scan_history(conn, symbol, since, until, timeframes, stop)
                 )
+                progress.update(1)
     if as_json:
         click.echo(orjson.dumps({"symbols": len(wanted), **total._asdict()}))
     else:

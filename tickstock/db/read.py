@@ -10,6 +10,7 @@ from psycopg import Connection, Cursor, sql
 from psycopg.rows import TupleRow
 
 from tickstock.counted import counted
+from tickstock.db.source import DEMO_DBNAME
 from tickstock.errors import UnknownSymbolError
 
 CANDLES = sql.SQL("""
@@ -65,7 +66,8 @@ def _is_known(conn: Connection[TupleRow], symbol: str) -> bool:
 def _instead(conn: Connection[TupleRow], symbol: str) -> str:
     names = [name for (name,) in conn.execute("select distinct symbol from ohlcv_4hour order by 1")]
     if not names:
-        return "the database holds no bars yet (tickstock ingest, tickstock load)"
+        fill = "demo" if conn.info.dbname == DEMO_DBNAME else "ingest, tickstock load"
+        return f"the database holds no bars yet (tickstock {fill})"
     near = get_close_matches(symbol.upper(), names, n=3)
     if near:
         return f"did you mean {' or '.join(near)}?"

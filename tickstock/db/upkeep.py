@@ -6,13 +6,13 @@ import threading
 import time
 from contextlib import suppress
 
-import click
 import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tickstock.db.connection import connect, fetch_value, first_line, without_time_limits
 from tickstock.errors import DatabaseUnavailableError
+from tickstock.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def refresh(conn: Connection[TupleRow], url: str) -> None:
         conn.execute(call)
         return
     over = threading.Event()
-    with click.progressbar(length=marks, label="refresh", file=sys.stderr) as progress:
+    with progress_bar(marks, "refresh") as progress:
 
         def watch() -> None:
             with (

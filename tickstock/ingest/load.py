@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Self
 from zoneinfo import ZoneInfo
 
-import click
 import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -24,6 +22,7 @@ from tickstock.db.upkeep import refresh as refresh_candles
 from tickstock.db.writer import Counts, write_blocks
 from tickstock.errors import TickstockError
 from tickstock.feed.flatfiles import Consumed, read_blocks
+from tickstock.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +159,7 @@ def _progress(path: str) -> Iterator[Consumed | None]:
     if path == "-" or not os.path.isfile(path):  # noqa: PTH113 - False for what can be no name, too
         yield None
         return
-    with click.progressbar(length=file.stat().st_size, label=file.name, file=sys.stderr) as bar:
+    with progress_bar(file.stat().st_size, file.name) as bar:
         yield bar.update
 
 
