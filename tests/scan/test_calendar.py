@@ -9,6 +9,7 @@ from psycopg.rows import TupleRow
 from tests.scan.support import WAITING, bar, drain, firing, new_york, signalling, write
 from tickstock.db.connection import fetch_value
 from tickstock.patterns import Pattern
+from tickstock.scan.history import History, scan_together
 from tickstock.scan.scanner import Scanner
 from tickstock.timeframes import TIMEFRAMES
 
@@ -54,8 +55,8 @@ def test_events_follow_the_calendar(conn: Connection[TupleRow], change: str) -> 
     drain(conn, scanner)
     live = conn.execute(STANDING).fetchall()
     assert live != before
-    for symbol in ("A", "B", "C"):
-        scanner.scan_history(conn, symbol, DAYS[0], DAYS[-1] + timedelta(days=5), TIMEFRAMES)
+    history = History(DAYS[0], DAYS[-1] + timedelta(days=5), TIMEFRAMES)
+    scan_together(conn, scanner, ["A", "B", "C"], history)
     assert conn.execute(STANDING).fetchall() == live
 
 

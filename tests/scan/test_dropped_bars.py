@@ -8,7 +8,7 @@ from psycopg.rows import TupleRow
 from tests.scan.support import drain, firing, new_york
 from tickstock.db.connection import fetch_value
 from tickstock.patterns import Pattern
-from tickstock.scan import scanner as scanners
+from tickstock.scan.history import History, scan_together, symbols_between
 from tickstock.scan.scanner import Scanner
 from tickstock.timeframes import TIMEFRAMES
 
@@ -42,9 +42,9 @@ def test_events_in_dropped_bars_stand(conn: Connection[TupleRow]) -> None:
     assert any(ts < since for _, timeframe, ts, *_ in before if timeframe == "1min")
     conn.execute("call drop_bars(%s)", (since,))
 
-    for symbol in scanners.symbols_between(conn, BEGIN, END):
-        scanned = scanner.scan_history(conn, symbol, BEGIN, END, TIMEFRAMES)
-        assert (scanned.events, scanned.retracted) == (0, 0), symbol
+    history = History(BEGIN, END, TIMEFRAMES)
+    scanned = scan_together(conn, scanner, symbols_between(conn, BEGIN, END), history)
+    assert (scanned.events, scanned.retracted) == (0, 0)
     assert conn.execute(EVENTS).fetchall() == before
 
     # A correction beside what has been dropped: its own candle looks back at it.
@@ -58,6 +58,5 @@ def test_events_in_dropped_bars_stand(conn: Connection[TupleRow]) -> None:
     conn.execute(
         "delete from events where symbol = 'LATER' or ts > %s", (since + timedelta(days=2),)
     )
-    for symbol in scanners.symbols_between(conn, BEGIN, END):
-        scanner.scan_history(conn, symbol, BEGIN, END, TIMEFRAMES)
+    scan_together(conn, scanner, symbols_between(conn, BEGIN, END), history)
     assert {row[:4] for row in conn.execute(EVENTS)} == {row[:4] for row in before}

@@ -15,9 +15,10 @@ from tests.scan.support import bar, drain, firing, new_york, on_one_engine, sign
 from tickstock.bars import Bar
 from tickstock.db.connection import connect
 from tickstock.patterns import discover
+from tickstock.scan.history import History, scan_together, symbols_between
 from tickstock.scan.judge import Judged
 from tickstock.scan.record import Recorded
-from tickstock.scan.scanner import Scanner, symbols_between
+from tickstock.scan.scanner import Scanner
 from tickstock.simulator import RandomMarket
 from tickstock.timeframes import TIMEFRAMES
 
@@ -105,8 +106,8 @@ def scanned_at_once(engine: Engine, bars: list[Bar], until: datetime) -> list[Tu
             write(conn, *bars)
             conn.execute("call ohlcv_refresh()")
             scanner = Scanner(discover())
-            for symbol in symbols_between(conn, SINCE, until):
-                scanner.scan_history(conn, symbol, SINCE, until, TIMEFRAMES)
+            symbols = symbols_between(conn, SINCE, until)
+            scan_together(conn, scanner, symbols, History(SINCE, until, TIMEFRAMES))
             return conn.execute(STANDING).fetchall()
     finally:
         engine.drop(url)
@@ -144,8 +145,8 @@ def test_events_of_a_symbol_whose_bars_are_gone_are_taken_back(
     done = run("scan", "--from", day, "--to", day, TICKSTOCK_DATABASE_URL=url)
     assert "candles of 2 symbols scanned" in done.stdout
     assert conn.execute(STANDING).fetchall(), "of patterns that this scanner does not know"
-    for symbol in symbols_between(conn, BEGIN, BEGIN + timedelta(hours=1)):
-        scanner.scan_history(conn, symbol, BEGIN, BEGIN + timedelta(hours=1), TIMEFRAMES)
+    hour = History(BEGIN, BEGIN + timedelta(hours=1), TIMEFRAMES)
+    scan_together(conn, scanner, symbols_between(conn, hour.since, hour.until), hour)
     assert conn.execute(last).fetchall() == [("CLOCK",), ("LATER",), ("THERE",)]
     done = run("scan", "--from", day, "--to", "9999-12-31", TICKSTOCK_DATABASE_URL=url)
     assert done.returncode == 0
@@ -168,7 +169,7 @@ def test_events_outlive_the_bars_that_made_them(conn: Connection[TupleRow]) -> N
     before = conn.execute(STANDING).fetchall()
     assert len(before) > 60
     conn.execute("call drop_bars(%s)", (border,))
-    scanner.scan_history(conn, "A", minutes[0], minutes[-1], TIMEFRAMES)
+    scan_together(conn, scanner, ["A"], History(minutes[0], minutes[-1], TIMEFRAMES))
     write(conn, bar("A", border, volume=7))
     drain(conn, scanner)
     assert conn.execute(STANDING).fetchall() == before
@@ -193,18 +194,17 @@ def test_a_long_history_is_judged_in_pieces(
     """So that years of minutes need no more memory than months, and find the same."""
     conn.execute("set tickstock.scan_queue = off")
     write(conn, *market(1))
-    symbol, until = "AAPL", new_york("2025-12-01 10:00")
+    history = History(SINCE, new_york("2025-12-01 10:00"), TIMEFRAMES)
+    symbols = symbols_between(conn, history.since, history.until)
     whole, pieces = Counting(), Counting()
-    scanned = [whole.scan_history(conn, symbol, SINCE, until, TIMEFRAMES)]
+    scanned = [scan_together(conn, whole, symbols, history)]
     expected = conn.execute(STANDING).fetchall()
     conn.execute("truncate events")
-    minutes = {timeframe: timedelta(minutes=number) for timeframe, number in SMALL.items()}
-    monkeypatch.setattr("tickstock.scan.scanner.PIECES", minutes)
-    scanned.append(pieces.scan_history(conn, symbol, SINCE, until, TIMEFRAMES))
+    monkeypatch.setattr("tickstock.scan.history.MINUTES", len(symbols) * 60)
+    scanned.append(scan_together(conn, pieces, symbols, history))
     assert conn.execute(STANDING).fetchall() == expected
     assert scanned[0] == scanned[1]
     assert sum(pieces.at_once) == sum(whole.at_once) > 600
-    assert sorted(pieces.at_once)[-2] <= SMALL["1min"], "the last piece, and what looks back at it"
-
-
-SMALL = {"1min": 60, "5min": 400, "30min": 1_000}
+    assert sorted(pieces.at_once)[-2] <= len(symbols) * 60, (
+        "the last piece, and what looks back at it"
+    )

@@ -176,7 +176,7 @@ def test(
             return
         market = Market(5, days)
         chosen = list(symbols) or (symbols_with_bars(conn, 5) if conn else [])
-        if conn and not any(complete_up_to(conn, symbol) for symbol in chosen):
+        if conn and not any(complete_up_to(conn, chosen).values()):
             raise TickstockError(
                 "the database has no bars to try it on: load some, or run it without a database"
             )

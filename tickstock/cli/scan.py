@@ -1,6 +1,7 @@
 """`tickstock scan`."""
 
 import threading
+from collections.abc import Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -17,9 +18,10 @@ from tickstock.db.connection import connect, require_schema
 from tickstock.db.read import require_symbol
 from tickstock.db.source import database
 from tickstock.errors import TickstockError
-from tickstock.patterns import discover
+from tickstock.patterns import Pattern, discover
 from tickstock.progress import progress_bar
-from tickstock.scan.scanner import Scanned, Scanner, symbols_between
+from tickstock.scan.history import THREADS, History, HistoryScan, symbols_between
+from tickstock.scan.scanner import Scanner
 from tickstock.scan.watch import telling_of_slow_patterns
 from tickstock.scan.worker import ScanWorker
 from tickstock.timeframes import TIMEFRAMES
@@ -89,16 +91,9 @@ def scan(
     patterns = discover(folder)
     with database(database_url) as source:
         if first_day:
+            what = History(_midnight(first_day), _end_of(last_day), timeframes or TIMEFRAMES)
             with telling_of_slow_patterns(pattern_timeout):
-                _history(
-                    source.url,
-                    Scanner(patterns, pattern_timeout=pattern_timeout),
-                    _midnight(first_day),
-                    _end_of(last_day),
-                    symbols,
-                    timeframes or TIMEFRAMES,
-                    as_json,
-                )
+                _history(source.url, _scanners(patterns, pattern_timeout), what, symbols, as_json)
             return
         worker = ScanWorker(
             source.url, patterns, redis_url=redis_url, pattern_timeout=pattern_timeout
@@ -116,33 +111,25 @@ def _asked_for_history() -> bool:
     )
 
 
+def _scanners(patterns: Sequence[Pattern], pattern_timeout: float) -> list[Scanner]:
+    first = Scanner(patterns, pattern_timeout=pattern_timeout)
+    return [first, *(Scanner(patterns, beside=first) for _ in range(1, THREADS))]
+
+
 def _history(
-    url: str,
-    scanner: Scanner,
-    since: datetime,
-    until: datetime,
-    symbols: tuple[str, ...],
-    timeframes: tuple[str, ...],
-    as_json: bool,
+    url: str, scanners: Sequence[Scanner], what: History, symbols: tuple[str, ...], as_json: bool
 ) -> None:
-    if since >= until:
+    if what.since >= what.until:
         raise click.UsageError("--to is before --from")
     stop = threading.Event()
     options.stop_on_signals(stop)
-    total = Scanned()
     with connect(url, program="scan") as conn:
         require_schema(conn)
         for symbol in symbols:
             _require(conn, symbol)
-        wanted = list(symbols) or symbols_between(conn, since, until)
-        with progress_bar(len(wanted), "symbols") as progress:
-            for symbol in wanted:
-                if stop.is_set():
-                    break
-                total = total.plus(
-                    scanner.scan_history(conn, symbol, since, until, timeframes, stop)
-                )
-                progress.update(1)
+        wanted = list(dict.fromkeys(symbols)) or symbols_between(conn, what.since, what.until)
+    with progress_bar(len(wanted), "symbols") as progress:
+        total = HistoryScan(url, scanners, what, stop=stop, progress=progress.update).run(wanted)
     if as_json:
         click.echo(orjson.dumps({"symbols": len(wanted), **total._asdict()}))
     else:

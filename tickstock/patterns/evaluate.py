@@ -197,8 +197,12 @@ def history_columns(
         for first in range(0, len(candles), SERIES_BLOCK)
         if wanted[first : first + SERIES_BLOCK].any()
     ]
+    if len(candles) <= SERIES_BLOCK:  # in this thread, so that Ctrl-C ends a pattern that does not end
+        for part in parts:
+            yield from part.ask(wanted, failures)
+        return
     # numpy and TA-Lib let other threads compute meanwhile.
-    with ThreadPoolExecutor(os.cpu_count() if len(candles) > SERIES_BLOCK else 1) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for found in pool.map(lambda part: part.ask(wanted, failures), parts):
             yield from found
 

@@ -5,7 +5,6 @@ the work, and a killed one loses and repeats nothing. They must have the same pa
 scanned by one of them.
 """
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -16,50 +15,20 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from tickstock.db.connection import fetch_value
 from tickstock.patterns import Pattern
 from tickstock.patterns.evaluate import Failures
 from tickstock.scan.catalog import Catalog
 from tickstock.scan.judge import PATTERN_TIMEOUT, Judged, TimeLimit, judge
 from tickstock.scan.kept import KeptWindows
 from tickstock.scan.record import Recorded, record
-from tickstock.scan.windows import (
-    Reader,
-    Span,
-    Windows,
-    complete_up_to,
-    read_series,
-    windows_of,
-)
+from tickstock.scan.windows import Reader, Span
 
 # The queue and the marks of change grow and shrink by thousands in seconds: a plan made when they
 # were empty must not read them from end to end for every candle.
 PLAN_FOR_GROWTH = "select set_config('enable_seqscan', 'off', true)"
 TAKE = "select timeframe, symbol, ts from tickstock.take_candles(%s)"
-LOCK_SHARD = (
-    "select from tickstock.scan_shards where shard = tickstock.shard_of(%s) for no key update"
-)
-# Those, too, whose bars are gone: their events are to be taken back.
-SYMBOLS = """
-select symbol from ohlcv_4hour where ts > %(since)s::timestamptz - interval '4 hours' and ts < %(until)s
-union select symbol from events where ts >= %(since)s and ts < %(until)s and retracted_at is null
-order by symbol
-"""
-# Before all its candles and events: a candle begins less than 32 days before its first bar.
-FIRST = """
-select least((select min(ts) from ohlcv_4hour where symbol = %s),
-             (select min(ts) from events where symbol = %s))
-       - interval '32 days'
-"""
-INSTANT = timedelta(microseconds=1)
 NEAR = timedelta(days=4)
 """Candles of a symbol that are not farther apart are judged with those between them."""
-PIECES = {
-    timeframe: 100_000 * timedelta(minutes=minutes)
-    for timeframe, minutes in (("1min", 1), ("5min", 5), ("15min", 15), ("30min", 30))
-}
-"""Of a history, so much is judged and recorded at once: years of minutes, and the events in them, would
-fill the memory. Of longer candles there are few."""
 
 
 class Candle(NamedTuple):
@@ -121,63 +90,13 @@ class Scanner:
             timeframe: list(spans_of(candles))
             for timeframe, candles in groupby(taken, attrgetter("timeframe"))
         }
-        recorded = self._judge(conn, spans, self._windows.read)
+        recorded = self.judge(conn, spans, self._windows.read)
         return Scanned(len(taken), recorded.made, recorded.retracted)
 
-    def scan_history(
-        self,
-        conn: Connection[TupleRow],
-        symbol: str,
-        since: datetime,
-        until: datetime,
-        timeframes: Sequence[str],
-        stop: threading.Event | None = None,
-    ) -> Scanned:
-        """Judge a symbol's complete candles that begin at or after `since` and before `until`.
-
-        stop: set, it ends this after some months of it.
-        """
-        total = Scanned()
-        first = fetch_value(conn, FIRST, symbol, symbol)  # there is nothing to be judged before
-        begins = dict.fromkeys(timeframes if first else (), max(since, first or since))
-        while begins and not (stop and stop.is_set()):
-            with conn.transaction():
-                scanned, begins = self._scan_pieces(conn, symbol, begins, until)
-            total = total.plus(scanned)
-        return total
-
-    def _scan_pieces(
-        self,
-        conn: Connection[TupleRow],
-        symbol: str,
-        begins: Mapping[str, datetime],
-        until: datetime,
-    ) -> tuple[Scanned, dict[str, datetime]]:
-        """Of each of these timeframes the piece that begins then; and when the next ones begin."""
-        conn.execute(LOCK_SHARD, (symbol,))
-        complete = complete_up_to(conn, symbol)
-        spans, following = {}, {}
-        for timeframe, begin in begins.items():
-            last = min(until - INSTANT, complete.get(timeframe, begin - INSTANT))
-            piece = PIECES.get(timeframe)
-            if piece and last - begin >= piece:
-                following[timeframe] = begin + piece
-                last = following[timeframe] - INSTANT
-            if begin <= last:
-                spans[timeframe] = [Span(symbol, begin, last)]
-
-        def read(
-            conn: Connection[TupleRow], timeframe: str, spans: Sequence[Span], *, reach: int
-        ) -> Windows:
-            after = 0 if timeframe in following else reach
-            return windows_of(read_series(conn, timeframe, spans, reach=reach, after=after))
-
-        recorded = self._judge(conn, spans, read)
-        return Scanned(recorded.candles, recorded.made, recorded.retracted), following
-
-    def _judge(
+    def judge(
         self, conn: Connection[TupleRow], spans: Mapping[str, Sequence[Span]], read: Reader
     ) -> Recorded:
+        """Judge the complete candles of these spans, by timeframe; within the caller's transaction, last."""
         chosen = self._catalog.read(conn)
         for timeframe in spans:
             if not chosen[timeframe]:
@@ -206,8 +125,3 @@ def spans_of(candles: Iterable[Candle]) -> Iterator[Span]:
             until = candle.ts
         if since is not None and until is not None:
             yield Span(symbol, since, until)
-
-
-def symbols_between(conn: Connection[TupleRow], since: datetime, until: datetime) -> list[str]:
-    """Symbols that have bars in this time, or events that stand."""
-    return [symbol for (symbol,) in conn.execute(SYMBOLS, {"since": since, "until": until})]

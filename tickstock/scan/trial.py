@@ -89,7 +89,7 @@ def on_stored_candles(
     pattern_timeout: seconds that a pattern in SQL may take for a timeframe.
     """
     limit = TimeLimit(pattern_timeout)
-    complete = {symbol: complete_up_to(conn, symbol) for symbol in symbols}
+    complete = complete_up_to(conn, symbols)
     for timeframe in pattern.timeframes:
         ends = [(symbol, complete[symbol][timeframe]) for symbol in symbols]
         spans = [Span(symbol, until - timedelta(days=days), until) for symbol, until in ends]

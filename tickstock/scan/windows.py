@@ -22,12 +22,15 @@ WINDOWS = {
     )
     for timeframe in TIMEFRAMES
 }
-# As tickstock.take_candles() takes them.
+# As tickstock.take_candles() takes them. offset 0: each time is computed once, not for each symbol.
 COMPLETE = """
-select timeframe, case when candle_complete_at(timeframe, starts) <= up_to
-                  then starts else starts - interval '1 microsecond' end
-from latest_minute() latest, tickstock.complete_up_to(%s, latest),
-  timeframes, candle_start(timeframe, latest) starts
+select symbol, timeframe,
+  case when complete_at <= up_to then starts else starts - interval '1 microsecond' end
+from latest_minute() latest
+cross join (select timeframe, starts, candle_complete_at(timeframe, starts) as complete_at
+            from timeframes, candle_start(timeframe, latest_minute()) starts offset 0) latest_candles
+cross join unnest(%s::text[]) symbol
+cross join lateral tickstock.complete_up_to(symbol, latest)
 where latest is not null
 """
 
@@ -109,10 +112,15 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def complete_up_to(conn: Connection[TupleRow], symbol: str) -> dict[str, datetime]:
-    """By timeframe: candles of the symbol that begin up to then are complete, by the feed's clock or since
-    their own last minute is there. Empty without bars."""
-    return dict(conn.execute(COMPLETE, (symbol,)).fetchall())
+def complete_up_to(
+    conn: Connection[TupleRow], symbols: Sequence[str]
+) -> dict[str, dict[str, datetime]]:
+    """By symbol and timeframe: its candles that begin up to then are complete, by the feed's clock or since
+    their own last minute is there. Without bars there is no time."""
+    complete: dict[str, dict[str, datetime]] = {symbol: {} for symbol in symbols}
+    for symbol, timeframe, up_to in conn.execute(COMPLETE, (list(symbols),)):
+        complete[symbol][timeframe] = up_to
+    return complete
 
 
 def judgeable(
