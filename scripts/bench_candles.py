@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 import bench_bursts
 import bench_columnstore
+import bench_cross_sections
 import bench_late_rows
 import bench_load
 import bench_reads
@@ -94,6 +95,7 @@ def measure_market(
     what = f"{number:,} bars made in SQL: {len(market.old_symbols):,} symbols on {days} days, with candles"
     yield "History", [Row(what, f"{duration(took)}, {number / took:,.0f}/s")]
     yield "Bursts", bench_bursts.measure(market, folder)
+    yield "All symbols at once", bench_cross_sections.measure(market)
     yield "Reads", bench_reads.measure(market, folder, dirty)
     yield "Late rows", bench_late_rows.measure(market)
     yield "Sustained", bench_sustained.measure(market, folder, minutes)
