@@ -10,7 +10,9 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.e2e.program import until
+from tickstock.bars import Bar
 from tickstock.db.connection import connect, fetch_value
+from tickstock.ingest.ledger import Stretch as StretchOfIngest
 
 START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
 LATE = 15
@@ -274,6 +276,19 @@ def test_late_bars_alone_begin_no_stretch(conn: Connection[TupleRow]) -> None:
     stretch_id = fetch_value(conn, "select tickstock.open_stretch('ws://x', 'AM', '{A}')")
     conn.execute("select tickstock.extend_stretch(%s, null, %s, 2)", (stretch_id, ts(0)))
     assert fetch_value(conn, "select starts from feed_stretches") is None
+
+
+def test_a_late_bar_begins_no_stretch_and_each_feed_has_its_own_time(
+    conn: Connection[TupleRow],
+) -> None:
+    """Else a delayed feed beside another one would never cover a minute, and all would stay owed."""
+    brought = [("wss://x", 15), ("wss://x", 14), ("wss://delayed.x", 0)]
+    for feed, minute in brought:
+        stretch = StretchOfIngest(conn, feed, "AM", None)
+        with conn.transaction():
+            stretch.extend(conn, [Bar("A", START + timedelta(minutes=minute), 1, 1, 1, 1, 1)])
+    rows = conn.execute("select starts, latest from feed_stretches order by id").fetchall()
+    assert rows == [(ts(15), ts(15)), (None, ts(14)), (ts(0), ts(0))]
 
 
 def test_a_stretch_is_alive_as_long_as_its_session(conn: Connection[TupleRow], url: str) -> None:

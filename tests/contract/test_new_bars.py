@@ -95,19 +95,18 @@ possible = st.builds(
     vwap=st.sampled_from((None, 10, 10.1234)),
     trades=st.sampled_from((None, 7)),
 )
-impossible = st.sampled_from(
-    (
-        bar("", 1),
-        bar("Z", 1, -1),
-        bar("Z", 1, float("nan")),
-        bar("Z", 1, float("inf")),
-        bar("Z", 1, low=11),
-        bar("Z", 1, vwap=-1),
-        bar("Z", 1, trades=-1),
-        bar("Z", 1, ts=START.replace(second=1)),
-        bar("Z", 1, ts=START.replace(year=2100)),
-    )
+IMPOSSIBLE = (
+    bar("", 1),
+    bar("Z", 1, -1),
+    bar("Z", 1, float("nan")),
+    bar("Z", 1, float("inf")),
+    bar("Z", 1, low=11),
+    bar("Z", 1, vwap=-1),
+    bar("Z", 1, trades=-1),
+    bar("Z", 1, ts=START.replace(second=1)),
+    bar("Z", 1, ts=START.replace(year=2100)),
 )
+impossible = st.sampled_from(IMPOSSIBLE)
 mixed = st.lists(st.one_of(possible, possible, possible, impossible), max_size=12)
 new = st.lists(possible, max_size=12, unique_by=lambda bar: (bar.symbol, bar.ts))
 new_but_one = st.builds(lambda bars, last: [*bars, last], new, impossible)
@@ -121,6 +120,16 @@ def test_new_bars_become_what_they_merge_to(
     conn.execute("truncate ohlcv_1min, refused_bars, ohlcv_revisions, tickstock.scan_queue")
     for batch in batches:
         wanted = merged(conn, batch)
+        written = write_new_bars(conn, batch, source="feed", refusals=REFUSALS)
+        assert outcome(conn, written) == wanted
+
+
+def test_each_impossible_bar_is_refused_among_new_ones(conn: Connection[TupleRow]) -> None:
+    """Whatever of the table, or of us, judges it."""
+    for number, wrong in enumerate(IMPOSSIBLE):
+        batch = [wrong, bar("A", number)]
+        wanted = merged(conn, batch)
+        assert (wanted.written.counts.inserted, len(wanted.written.refused_rows)) == (1, 1)
         written = write_new_bars(conn, batch, source="feed", refusals=REFUSALS)
         assert outcome(conn, written) == wanted
 

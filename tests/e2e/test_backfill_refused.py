@@ -93,6 +93,17 @@ def test_history_of_the_others_is_filled(url: str, conn: Connection[TupleRow]) -
     assert told == ["A", "Z"]
 
 
+def test_history_is_not_scanned(url: str, conn: Connection[TupleRow]) -> None:
+    """An event of a year ago is no news."""
+    bar = {"t": int(MONDAY.timestamp()) * 1000, "o": 1, "h": 1, "l": 1, "c": 1, "v": 1}
+    answer = Reply(content={"ticker": "A", "results": [bar]})
+    with ChoosyRest(LATER + timedelta(days=1), refused={"A": answer}) as rest:
+        done = run("backfill", "A", *HISTORY[-4:], **settings(url, rest))
+        assert done.returncode == 0, done.stderr
+    assert fetch_value(conn, "select count(*) from ohlcv_1min") == 1
+    assert fetch_value(conn, "select count(*) from tickstock.scan_queue") == 0
+
+
 def test_history_up_to_the_last_day_of_the_calendar(url: str, conn: Connection[TupleRow]) -> None:
     with ChoosyRest(LATER, refused={}) as rest:
         done = run("backfill", "A", *HISTORY[-4:-1], "9999-12-31", **settings(url, rest))

@@ -14,7 +14,15 @@ from psycopg.rows import TupleRow
 from tests.feed.http_server import HttpServer, Reply
 from tests.feed.scripted_server import Peer, ScriptedServer
 from tickstock.db.roles import apply, plan
-from tickstock.doctor import Level, _clock, _columnstore, _database_clock, try_feed
+from tickstock.doctor import (
+    Doctor,
+    Level,
+    Settings,
+    _clock,
+    _columnstore,
+    _database_clock,
+    try_feed,
+)
 from tickstock.embedded.redis import embedded_redis
 from tickstock.simulator import RandomMarket, Simulator
 
@@ -267,6 +275,25 @@ def test_policies(
     finding = _columnstore(name, after)
     assert (finding.level, told in finding.found) == (level, True)
     assert bool(finding.remedy) == (level is Level.WARN)
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("", Level.OK), ("ENOUGH_DISK", Level.WARN), ("TOO_LITTLE_DISK", Level.FAIL)],
+)
+def test_space_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, level: Level, engine: object
+) -> None:
+    monkeypatch.setenv("TICKSTOCK_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("tickstock.doctor.ENOUGH_DISK", 0)
+    monkeypatch.setattr("tickstock.doctor.TOO_LITTLE_DISK", 0)
+    if name:
+        monkeypatch.setattr(f"tickstock.doctor.{name}", 2**60)
+    found = list(Doctor(Settings("", None, None, None, None))._spill())
+    assert [(each.check, each.level, bool(each.remedy)) for each in found] == [
+        ("spill folder", Level.OK, False),
+        ("disk space", level, level is not Level.OK),
+    ]
 
 
 def test_a_database_that_is_read_only(simulator: Simulator, url: str) -> None:

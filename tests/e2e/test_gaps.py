@@ -220,6 +220,8 @@ def test_the_subscription_follows_the_file_of_symbols(url: str, tmp_path: Path) 
         "select array_agg(array_to_string(symbols, ',') || ' ' || reason order by id) from feed_stretches",
         [f"{names[0]} the symbols were changed", f"{','.join(names[1:])} ingest was stopped"],
     )
+    # So nothing is owed beyond them.
+    until(url, "select bool_and(intended) from feed_stretches", True)
 
 
 def _counts(url: str, names: list[str]) -> list[int]:

@@ -83,6 +83,8 @@ def test_a_batch_is_written_again_when_its_connection_is_cut_in_the_middle(
             )
             ingest.await_error("database gone, 10 bars wait")
         until(url, STORED, 10)
+        # The subscription goes on, and so does the stretch.
+        until(url, "select array_agg(alive) from feed_live", [True])
         assert ingest.stop() == 0
     assert ingest.counts == Counts(received=10, inserted=10)
 

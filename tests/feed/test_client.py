@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.e2e.program import eventually
 from tickstock.feed.client import State
 
 from .client_run import (
@@ -85,6 +86,28 @@ def test_acknowledgements_are_counted_and_long_lists_are_split() -> None:
         run.bar()
         assert run.client.acknowledged == len(symbols)
     assert asked == [f"AM.{symbol}" for symbol in symbols]
+
+
+def test_only_what_changes_of_the_symbols_is_asked_for() -> None:
+    def script(peer: Peer) -> None:
+        assert peer.serve() == ["AM.A", "AM.B"]
+        peer.send([BAR])
+        assert peer.expect("unsubscribe") == "AM.B"
+        assert peer.expect("subscribe") == "AM.C"
+        peer.send([BAR])
+        peer.stay()
+
+    told: list[list[str]] = []
+    with (
+        ScriptedServer(script) as server,
+        running(server.url, "A", "B", on_subscribed=lambda names: told.append(list(names))) as run,
+    ):
+        run.bar()
+        run.client.change_symbols(["B", "A"])  # a line of the file has moved
+        eventually(lambda: run.client._wanted is None, "that is seen")
+        run.client.change_symbols(["A", "C"])
+        run.bar()
+    assert told == [["A", "B"], ["A", "C"]]
 
 
 def test_missing_acknowledgements_are_reported_and_not_waited_for(

@@ -249,6 +249,31 @@ def test_a_cut_as_a_slow_consumer_is_counted_and_explained(
     assert "as a slow consumer, 2 times so far" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [(_crowded_at_greeting, "another client uses"), (_called_slow_and_reset, "slow consumer")],
+)
+def test_what_a_connection_was_told_does_not_explain_the_end_of_the_next(
+    script: Callable[[Peer], None], word: str
+) -> None:
+    with ScriptedServer(script, _reset, sends_a_bar()) as server, running(server.url) as run:
+        run.bar()
+        first, second = (drop.reason for drop in run.client.drops)
+    assert word in first
+    assert second == "connection lost: the other side hung up"
+
+
+def test_who_has_subscribed_nothing_is_not_slow() -> None:
+    def close(peer: Peer) -> None:
+        peer.status(CONNECTED)
+        peer.close(1008)
+
+    with ScriptedServer(close, sends_a_bar()) as server, running(server.url) as run:
+        run.bar()
+        assert [drop.reason for drop in run.client.drops] == ["closed by the feed: 1008"]
+        assert run.client.slow_cuts == 0
+
+
 def _silent(peer: Peer) -> None:
     peer.serve()
     peer.stay()

@@ -2,8 +2,10 @@
 
 import socket
 import ssl
+import sys
 import threading
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,21 @@ def test_a_server_that_is_not_there(closed_port: int) -> None:
     assert "cannot be reached (2 tries): check --rest-url (TICKSTOCK_REST_URL)" in str(error)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue may refuse")
+def test_a_server_that_takes_no_connection_is_not_there() -> None:
+    """A firewall that drops what it does not like, that is: each question would wait as long."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(3):
+            waits = stack.enter_context(socket.socket())
+            waits.setblocking(False)
+            waits.connect_ex(address)
+        error = failure(api(f"http://127.0.0.1:{address[1]}", tries=1, answer_timeout=0.5))
+    assert type(error) is RestUnavailableError
+    assert "gave no answer within 0.5 s (1 tries)" in str(error)
+
+
 def test_throttling_concerns_every_question() -> None:
     with HttpServer(Reply(429)) as server:
         assert type(failure(api(server.url, tries=2))) is RestUnavailableError
@@ -199,8 +216,13 @@ def test_stop_ends_an_answer_that_is_coming() -> None:
         assert server.left.wait(DEADLINE)
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("1", 1.0), ("soon", 0.0), ("-5", 0.0)])
-def test_the_server_says_when_to_come_again(header: str, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("1", 1.0), ("3600", 1.0), ("soon", 0.0), ("-5", 0.0)]
+)
+def test_the_server_says_when_to_come_again(
+    header: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickstock.feed.http.LONGEST_RETRY_AFTER", 1.0)
     with HttpServer(Reply(429, headers={"Retry-After": header}), GOOD) as server:
         assert api(server.url).get("/v1/x") == ANSWER
     first, second = server.requests

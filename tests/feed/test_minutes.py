@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import permutations
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -97,6 +98,16 @@ def test_late_and_repeated_trades_give_the_bar_again_each_time_as_it_is_known(
     assert minutes.repeated == len(arrival) - len(trades)
 
 
+@pytest.mark.parametrize("code", [(), (5,)])
+def test_of_one_millisecond_the_sequence_tells_which_was_first(code: tuple[int, ...]) -> None:
+    """A burst's trades share their time, in whatever order they arrive."""
+    burst = [Trade("A", START, number, 10.0 + number, 100, code) for number in range(4)]
+    for arrival in permutations(burst):
+        minutes = TradeMinutes()
+        minutes.add(arrival)
+        assert by_key(minutes.finish().bars) == oracle(burst)
+
+
 @given(st.sampled_from(sorted(CONDITIONS)), st.sampled_from(sorted(CONDITIONS)), st.booleans())
 def test_a_no_outweighs_a_yes(one: int, other: int, regular: bool) -> None:
     both = effect((one, other), regular)
@@ -177,6 +188,15 @@ def test_seconds_add_up_to_the_bars_of_their_trades(
     assert minutes.repeated == 1
 
 
+def test_a_second_that_came_is_over() -> None:
+    minutes = SecondMinutes()
+    starts = (0, MINUTE - 1_000, MINUTE)
+    minutes.add([Second("A", START + at, 10, 10, 10, 10, 1) for at in starts])
+    assert minutes.clock == START + MINUTE + 1_000
+    # Without the seconds' vwap there is none.
+    assert minutes.take().bars == [Bar("A", ts_of(START), 10, 10, 10, 10, 2)]
+
+
 def trade(at: int, *, symbol: str = "A", price: float = 10.0, sequence: int | None = None) -> Trade:
     return Trade(symbol, START + at, at if sequence is None else sequence, price, 100)
 
@@ -216,6 +236,15 @@ def test_what_is_older_than_the_horizon_is_owed_not_guessed() -> None:
     ]  # fmt: skip
     assert taken.owed == [("A", ts_of(START))]
     assert minutes.take().owed == []
+
+
+def test_the_oldest_minute_that_is_kept_may_be_one_that_was_seen_in_part() -> None:
+    minutes = TradeMinutes(horizon=3)
+    minutes.interrupt()  # joined in the middle of a minute
+    minutes.add([trade(100), trade(3 * MINUTE), trade(200), trade(4 * MINUTE), trade(300)])
+    taken = minutes.finish()
+    assert [bar.ts for bar in taken.bars] == [ts_of(START + n * MINUTE) for n in (3, 4)]
+    assert taken.owed == [("A", ts_of(START))]
 
 
 def test_no_bar_of_a_minute_that_an_interruption_touched() -> None:
@@ -261,9 +290,10 @@ def test_symbols_that_join_later_have_their_first_whole_minute() -> None:
 def test_one_wrong_time_does_no_harm() -> None:
     minutes = TradeMinutes()
     year_9000 = trade(220_000_000_000_000)
-    minutes.add([year_9000, trade(0), trade(1), year_9000, trade(2), trade(2 * MINUTE)])
-    assert minutes.implausible == 2
-    assert [bar.volume for bar in minutes.take().bars] == [300]
+    minutes.add([year_9000, trade(0), trade(1), year_9000, trade(2), year_9000, trade(3)])
+    minutes.add([trade(2 * MINUTE)])
+    assert minutes.implausible == 3
+    assert [bar.volume for bar in minutes.take().bars] == [400]
     assert minutes.clock == START + 2 * MINUTE
 
 
@@ -274,6 +304,8 @@ def test_a_night_is_a_leap_that_the_next_event_confirms() -> None:
     assert minutes.clock == START + 1
     minutes.add([trade(night + 1)])
     assert [bar.volume for bar in minutes.take().bars] == [200]
+    minutes.add([trade(2 * night), trade(2 * night - 1), trade(2 * night + 2 * MINUTE)])
+    assert [bar.volume for bar in minutes.take().bars] == [200, 100, 100]
     lonely = TradeMinutes()  # and so it is with one trade a day
     lonely.add([trade(day * 24 * 60 * MINUTE) for day in range(4)])
     assert [bar.volume for bar in lonely.take().bars] == [100, 100]

@@ -360,6 +360,12 @@ def test_what_was_not_asked_is_left_out() -> None:
     early, late = ({**ROW, "t": T + minutes * 60_000} for minutes in (-1, 12 * 60))
     ((bars, refusals, until),) = answered(early, ROW, late)
     assert (bars, refusals, until) == ([BAR], [], NOON_AFTER)
+    with HttpServer() as server:
+        more = {"results": [ROW, late], "next_url": server.url + "/more"}
+        server.replies.append(Reply(content=more))
+        page = next(client(server.url).minute_bars("AAPL", START, NOON_AFTER))
+    # What was left out has not been told.
+    assert (page.bars, page.until) == ([BAR], NOON_AFTER)
 
 
 def test_tickers_that_are_none_are_left_out() -> None:

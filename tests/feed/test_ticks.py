@@ -16,6 +16,7 @@ from tickstock.ticks import Second, Trade, Venue
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 AT = 1_755_932_400_123
 START = AT - 123
+MINUTE = datetime.fromtimestamp(START // 1_000, UTC)
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -142,6 +143,22 @@ def test_a_bad_event_is_refused_with_its_reason_and_its_neighbours_stay(
         frame = parse(TRADE, event, SECOND)
         assert (len(frame.trades), len(frame.seconds)) == (1, 1)
         assert [refusal.reason[: len(reason)] for refusal in frame.refusals] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("event", "meant"),
+    [
+        ({**TRADE, "p": 0, "t": START + 59_999}, [("AAPL", MINUTE)]),
+        ({**SECOND, "o": "NaN", "s": START + 59_000}, [("AAPL", MINUTE)]),
+        ({**TRADE, "t": "now"}, []),
+        ({**TRADE, "sym": ""}, []),
+        ({**TRADE, "t": 10**19}, []),
+    ],
+)
+def test_of_what_is_refused_it_is_known_which_bar_it_is_missing_in(
+    event: dict[str, Any], meant: list[tuple[str, datetime]]
+) -> None:
+    assert list(parse(event, TRADE, SECOND).broken) == meant
 
 
 @unhurried

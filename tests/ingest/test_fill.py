@@ -255,6 +255,21 @@ def test_days_without_trading_are_not_asked_for(url: str, conn: Connection[Tuple
         assert rest.days() == ["2025-11-24", "2025-11-21"]
 
 
+def test_who_had_a_bar_in_the_week_before_may_have_traded(
+    url: str, conn: Connection[TupleRow]
+) -> None:
+    """Who trades only before the opening is in no list of the day's traders."""
+    bars = [
+        Bar(symbol, MONDAY - timedelta(days=days), 1, 1, 1, 1, 1)
+        for symbol, days in (("EARLY", 6), ("GONE", 8))
+    ]
+    write_bars(conn, bars, source="test")
+    lose(conn, None, MONDAY, MONDAY + 5 * MINUTE)
+    with ChoosyRest(LATER, traded=["A"], refused={}) as rest, filling(url, rest):
+        owes(conn)
+    assert rest.symbols == ["A", "EARLY"]
+
+
 def test_a_minute_is_final_when_it_can_not_change_any_more(
     url: str, conn: Connection[TupleRow]
 ) -> None:

@@ -1,6 +1,6 @@
 """Batches of the inbox: in its order, never beyond what tells of the connection, and not without bound."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tickstock.feed.frames import Frame
 from tickstock.ingest.gathering import BATCH, Batch, Gatherer
 from tickstock.ingest.inbox import Inbox, Item, Kind
 from tickstock.ingest.making import Making
@@ -78,6 +79,44 @@ def test_a_batch_that_is_full_leaves_the_rest_in_the_inbox(tmp_path: Path) -> No
 def test_nothing_came(tmp_path: Path) -> None:
     with Inbox(tmp_path, "feed") as inbox, gathering(inbox) as gatherer:
         assert gatherer.take(timeout=0).items == 0
+
+
+class Hearing(Making):
+    """What it is told, in its order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[object] = []
+
+    def add(self, frame: Frame) -> None:
+        super().add(frame)
+        self.heard.append(frame.bars[0].symbol)
+
+    def subscribed(self, symbols: Sequence[str] | None) -> None:
+        self.heard.append(("subscribed", symbols))
+
+    def changed(self, symbols: Sequence[str] | None) -> None:
+        self.heard.append(("changed", symbols))
+
+    def lost(self) -> None:
+        self.heard.append("lost")
+
+
+def test_bars_are_made_by_what_tells_of_the_connection(tmp_path: Path) -> None:
+    """Each in its place: which minutes were seen in part follows from it."""
+    making = Hearing()
+    with Inbox(tmp_path, "feed") as inbox, gathering(inbox, making) as gatherer:
+        for item in (
+            Item(Kind.OPENED, START, b'["A"]'),
+            frame("A"),
+            Item(Kind.CHANGED, START, b"null"),
+            frame("B"),
+            Item(Kind.LOST, START, b"cut"),
+        ):
+            inbox.put(item)
+        take(gatherer, 5)
+        inbox.stored(5)
+    assert making.heard == [("subscribed", ["A"]), "A", ("changed", None), "B", "lost"]
 
 
 class Broken(Making):

@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import tempfile
+import threading
 import tracemalloc
 from collections import deque
 from collections.abc import Iterator
@@ -132,6 +133,17 @@ TestWaiting.settings = settings(max_examples=100, stateful_step_count=25, deadli
 
 def item(data: bytes) -> Item:
     return Item(Kind.FRAME, START, data)
+
+
+def test_who_waits_for_an_item_has_it_at_once(tmp_path: Path) -> None:
+    found: list[Item | None] = []
+    with Inbox(tmp_path, "feed") as inbox:
+        taker = threading.Thread(target=lambda: found.append(inbox.take(60)), daemon=True)
+        taker.start()
+        inbox.put(item(b"1"))
+        taker.join(timeout=30)
+        assert found == [item(b"1")]
+        inbox.stored(1)
 
 
 def test_two_processes_use_two_files(tmp_path: Path) -> None:

@@ -71,6 +71,20 @@ def test_a_change_of_symbols_costs_those_alone_that_changed() -> None:
     assert made(making) == {("A", 2), ("A", 3), ("C", 3)}
 
 
+def test_of_a_symbol_that_joins_all_before_was_seen_in_part() -> None:
+    """A late trade of a minute before it is not all of that minute."""
+    making = begun("A", "B")
+    making.add(trades(("A", 125), ("B", 126)))
+    making.changed(["A"])
+    making.add(trades(("A", 185), ("A", 245), ("A", 305)))
+    assert made(making) == {("A", 2), ("A", 3), ("A", 4)}
+    making.changed(["A", "B", "C"])
+    making.add(trades(("B", 140), ("B", 250), ("C", 130), ("A", 130)))
+    making.add(trades(("A", 306), ("B", 307), ("C", 308)))
+    making.add(trades(("A", 370), ("B", 371), ("C", 372), ("A", 425)))
+    assert made(making) == {("A", 2), ("A", 5), ("A", 6), ("B", 6), ("C", 6)}
+
+
 def test_a_symbol_is_subscribed_when_the_feed_says_so() -> None:
     making = begun("A")
     making.changed(["A", "B"])

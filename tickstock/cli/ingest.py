@@ -189,7 +189,8 @@ def ingest(
         )
         options.stop_on_signals(pipeline.stop)
         if symbols_file:
-            SymbolsFile(symbols_file, pipeline.client.change_symbols, pipeline.stop).start()
+            change, stop = pipeline.client.change_symbols, pipeline.stop
+            SymbolsFile(symbols_file, tickers, change, stop).start()
         if rest_url:
             rest.log_market_now(rest_url, api_key)
         with _metrics(pipeline, metrics_host, metrics_port):

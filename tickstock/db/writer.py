@@ -154,8 +154,6 @@ def _copy_bars(
     """All or nothing."""
     # The index has a symbol's minutes side by side: the nearer to its order, the faster.
     ordered = sorted(bars, key=attrgetter("symbol"))
-    if ordered and not ordered[0].symbol:
-        raise ImpossibleError
     inserted = _copy_new(cursor, COPY_NEW, csv_pieces(ordered))
     if bars:
         _judge_time(cursor, max(bar.ts for bar in bars))

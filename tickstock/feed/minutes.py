@@ -175,14 +175,17 @@ class _Minutes(ABC, Generic[Tick]):
                 self.repeated += 1
         self.clock = latest or None
 
-    def interrupt(self, symbols: Iterable[str] | None = None) -> None:
+    def interrupt(self, symbols: Iterable[str] | None = None, *, joined: bool = False) -> None:
         """Say that events are missing between the last one and the next: the connection was lost.
 
         No bar is given of a minute that this touches, since it could not be right: from the clock's
         minute to that of the next event, both included. `symbols`: only theirs are missing, as they
-        were not subscribed. Call it before the first event too, unless a minute begins with that.
+        were not subscribed; `joined`: nor were they in any minute before. Call it before the first event
+        too, unless a minute begins with that.
         """
-        first = -1.0 if self.clock is None else _start(self.clock - self._grace_ms)
+        first = -1.0
+        if self.clock is not None and not joined:
+            first = _start(self.clock - self._grace_ms)
         blind = _Blind(first, None, None if symbols is None else frozenset(symbols))
         if blind not in self._blind:
             self._blind.append(blind)

@@ -97,6 +97,9 @@ class Making:
             self._interrupt(None)
         else:
             self._interrupt(before ^ self._symbols)
+            if self._minutes:
+                # A late event of a minute before is not all of that minute.
+                self._minutes.interrupt(self._symbols - before, joined=True)
 
     def lost(self) -> None:
         """The connection was lost."""

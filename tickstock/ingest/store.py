@@ -53,8 +53,7 @@ class Store:
         self._stretch: Stretch | None = None
         self._all_new = True
         """Whether all bars of the last batch were new and possible: then those of the next are, too."""
-        self._conn: Connection[TupleRow] | None = connect(url, program="ingest")
-        self._conn.execute(LOCK_TIMEOUT)
+        self._conn: Connection[TupleRow] | None = self._connect()
         require_schema(self._conn)
         if is_read_only(self._conn):
             raise DatabaseUnavailableError(
@@ -187,11 +186,15 @@ class Store:
 
     def _connection(self) -> Connection[TupleRow]:
         if self._conn is None or self._conn.closed:
-            self._conn = connect(self._url, program="ingest")
-            self._conn.execute(LOCK_TIMEOUT)
+            self._conn = self._connect()
             if self._stretch is not None:
                 self._stretch.hold(self._conn)
         return self._conn
+
+    def _connect(self) -> Connection[TupleRow]:
+        conn = connect(self._url, program="ingest")
+        conn.execute(LOCK_TIMEOUT)
+        return conn
 
     def _drop_connection(self) -> None:
         if self._conn is not None:

@@ -30,16 +30,22 @@ def read_symbols(path: Path) -> list[str]:
 
 
 class SymbolsFile(threading.Thread):
-    """Tells `changed` what is in the file whenever that has changed. A broken file changes nothing."""
+    """Tells `changed` what is in the file whenever that has changed, at first from what is `known` of it.
+    A broken file changes nothing.
+    """
 
     def __init__(
-        self, path: Path, changed: Callable[[Sequence[str]], None], stop: threading.Event
+        self,
+        path: Path,
+        known: Sequence[str],
+        changed: Callable[[Sequence[str]], None],
+        stop: threading.Event,
     ) -> None:
         super().__init__(name="symbols", daemon=True)
         self._path = path
         self._changed = changed
         self._stop_event = stop
-        self._known = read_symbols(path)
+        self._known = list(known)
         self._trouble = ""
 
     def run(self) -> None:
