@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from tickstock.chart import axis, words
 from tickstock.chart.series import Candle, Event, Series
+from tickstock.chart.terminal import series_chart
 
 NEW_YORK = ZoneInfo("America/New_York")
 MINUTE = timedelta(minutes=1)
@@ -98,6 +99,22 @@ def test_what_is_said_of_a_series() -> None:
     assert words.subheading(made) == (
         "2025-11-26 09:30 to 2025-11-26 09:35, New York time · 2 candles · last 11.00 (+10.00 %)"
     ), "since the first one's open"
+
+
+def test_the_terminal_tells_the_events_of_what_there_is_room_for() -> None:
+    ts = datetime(2025, 11, 26, 9, 30, tzinfo=NEW_YORK)
+    candles = [candle(ts + n * MINUTE) for n in range(30)]
+    events = [Event(n, f"P{n}", "long", 10.5, 0.5, {}) for n in range(30)]
+    events.append(Event(29, "P30", "short", 10.5, 0.5, {}))
+    drawn = series_chart(Series("AAPL", "1min", candles, events), width=48, height=8, colors=False)
+    lines = drawn.splitlines()
+    (signs,) = (line.split() for line in lines if "▲ ▲" in line)
+    shown = len(signs)
+    assert signs == ["▲"] * (shown - 1) + ["•"]
+    assert shown == 20, "two columns each, beside the prices"
+    first = next(n for n, line in enumerate(lines) if line.startswith("the latest of"))
+    assert lines[first] == "the latest of 21 events:"
+    assert [line.split()[3] for line in lines[first + 1 :]] == [f"P{n}," for n in range(21, 31)]
 
 
 def test_what_is_said_of_an_event() -> None:
