@@ -5,7 +5,8 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from tickstock.chart import axis, words
-from tickstock.chart.series import Candle, Event
+from tickstock.chart.series import Candle, Event, Series
+from tickstock.chart.terminal import series_chart
 
 NEW_YORK = ZoneInfo("America/New_York")
 MINUTE = timedelta(minutes=1)
@@ -92,6 +93,30 @@ def test_what_is_said_of_a_candle() -> None:
     ]
 
 
+def test_what_is_said_of_a_series() -> None:
+    ts = datetime(2025, 11, 26, 9, 30, tzinfo=NEW_YORK)
+    made = Series("AAPL", "5min", [candle(ts), candle(ts + 5 * MINUTE, close=11)], [])
+    assert words.subheading(made) == (
+        "2025-11-26 09:30 to 2025-11-26 09:35, New York time · 2 candles · last 11.00 (+10.00 %)"
+    ), "since the first one's open"
+
+
+def test_the_terminal_tells_the_events_of_what_there_is_room_for() -> None:
+    ts = datetime(2025, 11, 26, 9, 30, tzinfo=NEW_YORK)
+    candles = [candle(ts + n * MINUTE) for n in range(30)]
+    events = [Event(n, f"P{n}", "long", 10.5, 0.5, {}) for n in range(30)]
+    events.append(Event(29, "P30", "short", 10.5, 0.5, {}))
+    drawn = series_chart(Series("AAPL", "1min", candles, events), width=48, height=8, colors=False)
+    lines = drawn.splitlines()
+    (signs,) = (line.split() for line in lines if "▲ ▲" in line)
+    shown = len(signs)
+    assert signs == ["▲"] * (shown - 1) + ["•"]
+    assert shown == 20, "two columns each, beside the prices"
+    first = next(n for n, line in enumerate(lines) if line.startswith("the latest of"))
+    assert lines[first] == "the latest of 21 events:"
+    assert [line.split()[3] for line in lines[first + 1 :]] == [f"P{n}," for n in range(21, 31)]
+
+
 def test_what_is_said_of_an_event() -> None:
     details = {f"n{n}": n / 3 for n in range(10)}
     head, numbers = words.event_lines(Event(0, "Doji", "neutral", 10.5, 0.25, details))
@@ -102,6 +127,8 @@ def test_what_is_said_of_an_event() -> None:
 
 
 def test_volumes_in_short() -> None:
-    assert [words.short(each) for each in (0, 0.5, 999, 8402, 1.5e6, 2e9)] == [
-        "0", "0.5", "999", "8.4k", "1.5M", "2B",
+    assert [words.short(each) for each in (0, 0.5, 999, 1000, 8402, 1.5e6, 2e9)] == [
+        "0", "0.5", "999", "1k", "8.4k", "1.5M", "2B",
     ]  # fmt: skip
+    for size, under, over in ((1e3, "999", "1k"), (1e6, "999k", "1M"), (1e9, "999M", "1B")):
+        assert [words.short(share * size) for share in (0.9994, 0.9996)] == [under, over]

@@ -58,7 +58,10 @@ def test_a_series_is_what_the_relations_hold(conn: Connection[TupleRow]) -> None
     # By any other name; but hours from the opening are not those that were searched.
     assert read_series(conn, Ask("AAPL", "5 minutes")).events == made.events
     assert read_series(conn, Ask("AAPL", "5min", sessions="regular")).events == made.events
-    assert [e.pattern for e in read_series(conn, Ask("AAPL", "1min")).events] == ["Hammer"]
+    for pattern, strength in (("Weak", 0.25), ("Strong", 0.75)):
+        record(conn, [event("AAPL", pattern=pattern, strength=strength)], asked=[pattern])
+    of_a_candle = [e.pattern for e in read_series(conn, Ask("AAPL", "1min")).events]
+    assert of_a_candle == ["Strong", "Hammer", "Weak"], "the strongest first"
     assert read_series(conn, Ask("AAPL", "10 minutes")).events == []
     assert read_series(conn, Ask("AAPL", "5min"), patterns=["Hammer"]).events == []
     assert read_series(conn, Ask("AAPL", "5min"), patterns=["Doji"]).events == made.events

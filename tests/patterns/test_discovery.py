@@ -139,6 +139,16 @@ def test_of_two_patterns_of_one_name_the_later_is_reported_and_left_out(
     )
 
 
+def test_of_python_and_sql_the_pattern_in_python_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.sql").write_text("-- Mine: no change.\n-- candles: 1\nselect 1")
+    (tmp_path / "b.py").write_text(NEVER.format(name="Mine"))
+    assert [p for p in discover(tmp_path) if isinstance(p, SqlPattern) and p.name == "Mine"] == []
+    (record,) = caplog.records
+    assert f"left out: {tmp_path / 'a.sql'}: {tmp_path / 'b.py'} has" in record.getMessage()
+
+
 def test_building_upon_ours_is_no_duplicate(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from tickstock.patterns.doji import doji\n")
     assert names(tmp_path) == OURS

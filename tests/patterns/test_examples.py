@@ -111,6 +111,15 @@ def test_closed_in_range(close: float, top: str | None, bottom: str | None) -> N
     assert told("ClosedInBottomRange", candle) == bottom
 
 
+@pytest.mark.parametrize(
+    ("name", "close"), [("ClosedInTopRange", 10.19), ("ClosedInBottomRange", 10.01)]
+)
+def test_closed_in_range_tells_how_near(name: str, close: float) -> None:
+    hit = judge(name, [Candle(10.10, 10.20, 10.00, close)])
+    assert hit
+    assert (hit.strength, hit.details) == (0.95, {"range": 0.2, "distance": 0.01})
+
+
 def test_closed_in_range_needs_a_range() -> None:
     assert told("ClosedInTopRange", Candle(10.00, 10.02, 10.00, 10.02)) == "long"
     assert told("ClosedInTopRange", Candle(10.00, 10.01, 10.00, 10.01)) is None
@@ -245,6 +254,7 @@ def test_double_top_tells_its_prices() -> None:
     hit = judge("DoubleTop", path(*TOPS))
     assert hit
     assert hit.details == {"first": 105.02, "second": 104.92, "neckline": 101.98}
+    assert hit.strength == pytest.approx(1 - 0.10 / 2.99, abs=1e-6)
     low = path(*((n, price / 10) for n, price in TOPS))  # of $10: five cents are half a percent
     assert told("DoubleTop", *low) == "short"
     assert told("DoubleTop", *path(*TOPS), min_height=0.05) is None
@@ -263,6 +273,12 @@ def test_ma_crossover() -> None:
     # 2/13 and 2/27 of the way; their distance is 0.08 of a usual range of 1.
     assert hit.details == {"fast": 10.153846, "slow": 10.074074}
     assert hit.strength == 0.079772
+    wide = [Candle(10, 12, 8, 10)] * 13
+    hit = judge("MACrossover", [*flat[:-13], *wide, at_close(11)])
+    assert hit
+    assert hit.strength == 0.031909, (
+        "of 26 candles, 13 of which have four times the range: 2.5 of it"
+    )
     assert told("MACrossover", *flat, at_close(9)) == "short"
     assert told("MACrossover", *flat, at_close(10)) is None
     assert told("MACrossover", *flat[1:], at_close(11), at_close(11)) is None, "crossed before"
@@ -295,6 +311,10 @@ def test_high_and_low_of_day() -> None:
     hit = judge("HighOfDay", [*MORNING, Candle(10, 10.75, 9.90, 10)], end="2025-11-24 10:00")
     assert hit
     assert (hit.strength, hit.details) == (0.25, {"high": 10.75, "broken": 10.5})
+    flat = Candle(10, 10, 10, 10)
+    hit = judge("HighOfDay", [flat, Candle(10, 10.01, 10, 10)], end="2025-11-24 09:35")
+    assert hit
+    assert hit.strength == 0, "there is no range to measure by"
 
 
 @pytest.mark.parametrize(
@@ -346,10 +366,10 @@ def day1(*candles: Candle, end: str = "2025-11-24 10:00") -> str | None:
 def test_day1_breakout() -> None:
     assert day1(*[QUIET] * 50, UP) == "long"
     assert day1(*[QUIET] * 50, DOWN) == "short"
-    hit = judge("Day1Breakout", [*[QUIET] * 50, UP._replace(volume=200)], end="2025-11-24 10:00")
+    hit = judge("Day1Breakout", [*[QUIET] * 50, UP._replace(volume=400)], end="2025-11-24 10:00")
     assert hit
-    assert hit.strength == 0.5
-    assert hit.details == {"broken": 10.1, "volume": 200.0, "mean_volume": 100.0}
+    assert hit.strength == 0.75
+    assert hit.details == {"broken": 10.1, "volume": 400.0, "mean_volume": 100.0}
 
 
 @pytest.mark.parametrize("close", [10.10, 9.90, 10.00])

@@ -2,15 +2,17 @@
 
 import logging
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.e2e.program import run, running, until
+from tests.e2e.program import eventually, run, running, until
 from tests.scan.support import (
     WAITING,
     bar,
@@ -21,7 +23,7 @@ from tests.scan.support import (
     signalling,
     write,
 )
-from tickstock.db.connection import fetch_value
+from tickstock.db.connection import connect, fetch_value
 from tickstock.patterns import Bools, Candles, Pattern
 from tickstock.patterns.sql_files import parse
 from tickstock.scan.scanner import Scanned, Scanner
@@ -122,6 +124,23 @@ def test_what_makes_no_sense_costs_other_candles_nothing(
     write(conn, *(bar(symbol, OPENING) for symbol in ("A", "B", "C")))
     assert drain(conn, scanner) == Scanned(3, 2)
     assert "its strength is 7" in caplog.text
+
+
+@on_one_engine
+def test_one_that_fails_on_a_part_of_the_candles_was_not_asked(conn: Connection[TupleRow]) -> None:
+    """Symbols with one new candle are judged side by side, those with several one by one."""
+
+    def fails_on_b(c: Candles) -> Bools:
+        if (c.close[-1] == 12).any():
+            raise RuntimeError("cannot judge")
+        there: Bools = c.close[-1] > 0
+        return there
+
+    scanner = Scanner([firing("Some", fails_on_b), signalling("Z")])
+    later = OPENING + MINUTE
+    write(conn, bar("A", later), bar("B", OPENING), bar("B", later, "12.00"))
+    assert drain(conn, scanner) == Scanned(3, 3)
+    assert conn.execute(EVENTS).fetchall() == [("Z", 3, 0)]
 
 
 @on_one_engine
@@ -229,9 +248,7 @@ def test_what_took_too_long_retracts_nothing(conn: Connection[TupleRow]) -> None
 
 @on_one_engine
 def test_after_a_while_it_is_asked_again(conn: Connection[TupleRow]) -> None:
-    conn.execute("create table pace as select 1000000 as seconds")
-    query = f"{WELL} and (select pg_sleep(seconds) from pace) is not null"
-    scanner = Scanner([in_sql("Slow", query)], pattern_timeout=0.1)
+    scanner = Scanner([slow(conn)], pattern_timeout=0.1)
     write(conn, bar("A", OPENING))
     assert drain(conn, scanner) == Scanned(1)
     conn.execute("update pace set seconds = 0")
@@ -241,6 +258,52 @@ def test_after_a_while_it_is_asked_again(conn: Connection[TupleRow]) -> None:
         if drain(conn, scanner).events:
             break
         assert time.monotonic() < deadline
+
+
+@on_one_engine
+def test_somebody_who_stops_its_query_does_not_stop_the_pattern(
+    conn: Connection[TupleRow], url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scanner = Scanner([slow(conn)], pattern_timeout=60)
+    write(conn, bar("A", OPENING))
+    with connect(url, program="test") as other:
+        stop = threading.Thread(target=cancel, args=(other, conn.info.backend_pid))
+        stop.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            scanner.scan(conn)
+        stop.join()
+    conn.execute("update pace set seconds = 0")
+    assert drain(conn, scanner) == Scanned(1, 1), "its candles are not passed over"
+    assert not caplog.messages
+
+
+def slow(conn: Connection[TupleRow]) -> Pattern:
+    """A pattern that takes as long as the table pace says, at first for good."""
+    conn.execute("create table pace as select 1000000 as seconds")
+    return in_sql("Slow", f"{WELL} and (select pg_sleep(seconds) from pace) is not null")
+
+
+def cancel(conn: Connection[TupleRow], pid: int) -> None:
+    """What this session does, once it sleeps."""
+    asleep = "select wait_event = 'PgSleep' from pg_stat_activity where pid = %s"
+    eventually(lambda: fetch_value(conn, asleep, pid), "it sleeps")
+    conn.execute("select pg_cancel_backend(%s)", (pid,))
+
+
+@on_one_engine
+def test_who_locks_what_it_reads_does_not_stop_the_pattern(
+    conn: Connection[TupleRow], url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scanner = Scanner([slow(conn)])
+    write(conn, bar("A", OPENING))
+    conn.execute("update pace set seconds = 0")
+    conn.execute("set lock_timeout = '50ms'")
+    with connect(url, program="test") as other, other.transaction():
+        other.execute("lock table pace")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            scanner.scan(conn)
+    assert drain(conn, scanner) == Scanned(1, 1), "its candles are not passed over"
+    assert not caplog.messages
 
 
 @on_one_engine

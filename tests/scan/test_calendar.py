@@ -2,15 +2,26 @@
 
 from datetime import datetime, timedelta
 
+import numpy as np
 import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from tests.scan.support import WAITING, bar, drain, firing, new_york, signalling, write
+from tests.scan.support import (
+    WAITING,
+    bar,
+    drain,
+    firing,
+    new_york,
+    on_one_engine,
+    signalling,
+    write,
+)
 from tickstock.db.connection import fetch_value
 from tickstock.patterns import Pattern
 from tickstock.scan.history import History, scan_together
 from tickstock.scan.scanner import Scanner
+from tickstock.scan.shown import Sessions
 from tickstock.timeframes import TIMEFRAMES
 
 DAYS = [new_york(f"2025-11-{day} 00:00") for day in (17, 18, 19, 20, 21, 24)]
@@ -58,6 +69,26 @@ def test_events_follow_the_calendar(conn: Connection[TupleRow], change: str) -> 
     history = History(DAYS[0], DAYS[-1] + timedelta(days=5), TIMEFRAMES)
     scan_together(conn, scanner, ["A", "B", "C"], history)
     assert conn.execute(STANDING).fetchall() == live
+
+
+def test_a_candle_has_the_session_of_its_own_day_alone() -> None:
+    day, opens, closes = 86_400.0, 34_200.0, 57_600.0
+    friday = (0, day, opens, closes)
+    monday = tuple(3 * day + each for each in friday)
+    sessions = Sessions(*np.array([friday, monday]).T)
+    times = np.array([-1, 0, day - 1, day, 3 * day - 1, 3 * day, 4 * day])
+    opens_at, closes_at = sessions.of(times)
+    own = [None, opens, opens, None, None, 3 * day + opens, None]
+    assert [None if np.isnan(each) else each for each in opens_at] == own
+    assert (closes_at - opens_at)[[1, 2, 5]].tolist() == [closes - opens] * 3
+
+
+@on_one_engine
+def test_an_evening_has_the_session_of_its_day(conn: Connection[TupleRow]) -> None:
+    """Though by UTC it is the next day's."""
+    write(conn, bar("A", new_york("2025-11-24 19:30")))
+    scanned = drain(conn, Scanner([firing("After", lambda c: c.ts[-1] >= c.closes_at)]))
+    assert scanned.events == 1
 
 
 def test_past_the_queue_the_calendar_goes_past_the_queue_too(conn: Connection[TupleRow]) -> None:

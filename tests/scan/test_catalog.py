@@ -42,6 +42,8 @@ def test_what_there_is_can_be_looked_up(conn: Connection[TupleRow]) -> None:
         " where pattern = 'Doji'"
     ).fetchone()
     assert row == ({"max_body": 0.1, "min_range": 0.01}, 1, True, None, {})
+    longest = fetch_value(conn, "select candles from patterns where pattern = 'HighOfDay'")
+    assert longest == 78, "on 5min, where it looks at the most"
 
 
 def test_what_was_told_in_vain_is_told_again(conn: Connection[TupleRow]) -> None:

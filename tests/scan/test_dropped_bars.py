@@ -54,9 +54,11 @@ def test_events_in_dropped_bars_stand(conn: Connection[TupleRow]) -> None:
     drain(conn, scanner)
     assert {row[:4] for row in conn.execute(EVENTS)} == {row[:4] for row in before}
 
-    # Where nothing is missing, everything is judged as ever.
+    # Where nothing is missing, everything is judged as ever: longer candles have outlived their bars.
     conn.execute(
-        "delete from events where symbol = 'LATER' or ts > %s", (since + timedelta(days=2),)
+        "delete from events where symbol = 'LATER' or ts > %s or timeframe <> '1min'",
+        (since + timedelta(days=2),),
     )
-    scan_together(conn, scanner, symbols_between(conn, BEGIN, END), history)
+    whole = history._replace(since=BEGIN - timedelta(days=32))
+    scan_together(conn, scanner, symbols_between(conn, BEGIN, END), whole)
     assert {row[:4] for row in conn.execute(EVENTS)} == {row[:4] for row in before}

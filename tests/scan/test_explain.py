@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.e2e.program import run
-from tests.scan.making import OPENING, event, record
+from tests.scan.making import OPENING, change_of, event, record
 from tests.scan.support import on_one_engine
 from tickstock import sqlfiles
 from tickstock.chart.terminal import HEIGHT, chart
@@ -111,6 +111,18 @@ def test_retracted_late_and_unknown(url: str, conn: Connection[TupleRow]) -> Non
     assert "late: the next candle was over" in said
     assert "(an unknown pattern)" in said
     assert "outcome" not in said
+
+
+@on_one_engine
+def test_whether_redis_has_it(conn: Connection[TupleRow]) -> None:
+    conn.execute("call tickstock.begin_publishing()")
+    id_ = made(conn)
+    change = change_of(conn, "AAPL")
+    for up_to, published in ((change - 1, False), (change, True)):
+        conn.execute("update tickstock.publishing set up_to = %s", (up_to,))
+        found = explain(conn, id_, after=0)
+        assert found is not None
+        assert found.event["published"] is published
 
 
 @on_one_engine

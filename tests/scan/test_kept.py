@@ -23,9 +23,9 @@ from tests.scan.support import (
 )
 from tests.scan.test_windows import directly, rows_of
 from tickstock.bars import Bar
-from tickstock.db.connection import fetch_value
+from tickstock.db.connection import connect, fetch_value
 from tickstock.patterns import PythonPattern
-from tickstock.scan.kept import LONGEST
+from tickstock.scan.kept import LONGEST, KeptWindows
 from tickstock.scan.scanner import Scanner
 from tickstock.scan.windows import Series, Span
 
@@ -166,6 +166,29 @@ def test_what_passes_the_queue_is_seen_in_the_next_window(
 
 
 @on_one_engine
+def test_what_passes_the_queue_within_a_scan_is_seen_in_it(
+    conn: Connection[TupleRow], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows by then that nothing had changed so far."""
+    scanner = Recorder(3, ["1min"])
+    write(conn, minute(0), minute(1))
+    drain(conn, scanner)
+    begin = KeptWindows.begin
+
+    def begin_and_change(kept: KeptWindows, mine: Connection[TupleRow], symbols: list[str]) -> None:
+        begin(kept, mine, symbols)
+        with connect(url, program="test") as other:
+            other.execute("set tickstock.scan_queue = off")
+            other.execute("update ohlcv_1min set volume = 7")
+
+    monkeypatch.setattr(KeptWindows, "begin", begin_and_change)
+    write(conn, minute(2))
+    assert scanner.scan(conn).candles == 1
+    check(conn, scanner.windows[-1])
+    assert scanner.windows[-1].volume.tolist() == [7, 7, 7]
+
+
+@on_one_engine
 def test_what_is_truncated_from_the_queue_is_seen_too(conn: Connection[TupleRow]) -> None:
     scanner = Recorder(3, ["1min"])
     write(conn, minute(0), minute(1))
@@ -226,6 +249,19 @@ def test_late_bars_one_after_the_other(conn: Connection[TupleRow]) -> None:
 
 
 @on_one_engine
+def test_the_last_bar_of_a_young_symbol_goes_again(conn: Connection[TupleRow]) -> None:
+    """What is kept then is shorter than before: nothing of that may be left."""
+    scanner = Recorder(6, ["1min"])
+    write(conn, *map(minute, range(3)))
+    drain(conn, scanner)
+    conn.execute("delete from ohlcv_1min where ts = %s", (BEGIN + 2 * MINUTE,))
+    drain(conn, scanner)
+    write(conn, minute(3))
+    drain(conn, scanner)
+    assert scanner.windows[-1].close.tolist() == [10, 11, 13]
+
+
+@on_one_engine
 def test_a_late_bar_and_one_days_after_it(conn: Connection[TupleRow]) -> None:
     scanner = Recorder(3, ["1min"])
     write(conn, minute(0), minute(1))
@@ -241,7 +277,9 @@ def test_a_late_bar_and_one_days_after_it(conn: Connection[TupleRow]) -> None:
 @on_one_engine
 @pytest.mark.parametrize("timeframe", ["1min", "15min"])
 @pytest.mark.parametrize(
-    "meanwhile", ["false", "true"], ids=["nobody asks", "they are too long to be kept"]
+    "meanwhile",
+    ["false", "true", "pattern = 'Wider'"],
+    ids=["nobody asks", "they are too long to be kept", "others are kept"],
 )
 def test_what_changes_while_patterns_are_set_otherwise_is_seen(
     conn: Connection[TupleRow], timeframe: str, meanwhile: str
@@ -251,7 +289,7 @@ def test_what_changes_while_patterns_are_set_otherwise_is_seen(
         return firing(name, where, timeframes=[timeframe], candles=candles)
 
     width = fetch_value(conn, "select width from timeframes where timeframe = %s", timeframe)
-    scanner = Scanner([rising("Rising", 3), rising("Long", LONGEST + 2)])
+    scanner = Scanner([rising("Rising", 3), rising("Wider", 5), rising("Long", LONGEST + 2)])
 
     def scan(number: int, close: str = "10") -> None:
         write(conn, bar("A", BEGIN + number * width, close))

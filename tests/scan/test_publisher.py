@@ -200,6 +200,42 @@ def test_a_publisher_that_dies_before_it_has_marked_sends_again(
         assert subscriber.hear(4) == sent + sent
 
 
+WAITS = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+and application_name = 'tickstock publish' and clock_timestamp() - query_start > %s::interval
+"""
+
+
+@on_one_engine
+def test_who_waits_to_mark_does_not_send_again(
+    url: str, conn: Connection[TupleRow], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn is what it does not wait for long; once it has sent, it must mark."""
+    monkeypatch.setattr(publisher_module, "LOCK_TIMEOUT", "set local lock_timeout = '50ms'")
+    record(conn, 1, 2)
+    with Subscriber(redis_url) as subscriber, connect(url, program="test") as blocker:
+        keep_from_marking(blocker)
+        with publishing(url, redis_url):
+            eventually(lambda: fetch_value(conn, WAITS, "200ms") == 1, "it waits for longer")
+            blocker.execute("commit")
+            eventually(lambda: fetch_value(conn, UNPUBLISHED) == 0, "all is marked")
+        assert len(subscriber.hear(2)) == 2
+
+
+@on_one_engine
+def test_it_ends_though_another_one_is_at_it_for_long(
+    url: str, conn: Connection[TupleRow], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose Redis does not answer."""
+    monkeypatch.setattr(publisher_module, "LOCK_TIMEOUT", "set local lock_timeout = '200ms'")
+    record(conn, 1, 1)
+    with connect(url, program="test") as other, other.transaction():
+        other.execute("select pg_advisory_xact_lock(hashtext('tickstock.publish'))")
+        with publishing(url, redis_url):
+            eventually(lambda: fetch_value(conn, WAITS, "0") == 1, "it waits for its turn")
+    assert fetch_value(conn, UNPUBLISHED) == 1
+
+
 @on_one_engine
 def test_two_publishers_send_each_event_once(
     url: str, conn: Connection[TupleRow], redis_url: str

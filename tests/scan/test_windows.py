@@ -11,9 +11,20 @@ from hypothesis import strategies as st
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from tests.scan.support import Recorder, Window, bar, drain, firing, new_york, on_one_engine, write
+from tests.scan.support import (
+    Recorder,
+    Window,
+    bar,
+    drain,
+    firing,
+    new_york,
+    on_one_engine,
+    signalling,
+    write,
+)
 from tickstock.bars import Bar
 from tickstock.patterns import Bools, Candles, PythonPattern
+from tickstock.patterns.sql_files import parse
 from tickstock.scan.scanner import Candle, Scanner
 from tickstock.scan.windows import Span, at, read_series
 from tickstock.timeframes import TIMEFRAMES
@@ -199,6 +210,38 @@ def test_each_pattern_gets_as_many_as_it_asked_for(conn: Connection[TupleRow]) -
     write(conn, *a_morning("AAPL", 6))
     drain(conn, Scanner([asking(1), asking(4)]))
     assert lengths == {"1": 1, "4": 4}
+
+
+@on_one_engine
+def test_events_tell_the_first_candle_that_their_pattern_looked_at(
+    conn: Connection[TupleRow],
+) -> None:
+    """Of a window, of several candles in a row, and in a scan of history."""
+    patterns = [signalling("1"), signalling("3", candles=3), parse(TWO, "two.sql")]
+    scanner, bars = Scanner(patterns), a_morning("A", 6)
+    write(conn, *bars[:4])
+    drain(conn, scanner)
+    for each in bars[4:]:
+        write(conn, each)
+        drain(conn, scanner)
+    times = [each.ts for each in bars]
+    expected = sorted(
+        (name, ts, times[max(0, n + 1 - candles)])
+        for name, candles in (("1", 1), ("3", 3), ("Two", 2))
+        for n, ts in enumerate(times)
+    )
+    looked = "select pattern, ts, candles_from from events order by 1, 2"
+    assert conn.execute(looked).fetchall() == expected
+    conn.execute("truncate events")
+    scanner.scan_history(conn, "A", times[0], times[-1] + timedelta(minutes=1), ["1min"])
+    assert conn.execute(looked).fetchall() == expected
+
+
+TWO = """-- Two: everywhere.
+-- candles: 2
+-- timeframes: 1min
+select symbol, judged, 'long', 1, '{}'::jsonb from candles where back = 0
+"""
 
 
 @on_one_engine

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from psycopg.rows import TupleRow
 from tests.e2e.program import DEADLINE, eventually
 from tests.scan.support import bar, new_york, on_one_engine, signalling, terminate, working, write
 from tickstock.db.connection import fetch_value
+from tickstock.db.upkeep import UpkeepWorker
 from tickstock.embedded.redis import embedded_redis, find_redis_server
 from tickstock.errors import DatabaseUnavailableError, SchemaMissingError
 from tickstock.scan import publisher as publisher_module
@@ -85,6 +87,29 @@ def test_what_waited_for_it_is_scanned_at_once(url: str, conn: Connection[TupleR
         await_events(conn, 8)
         eventually(lambda: worker.events == 8, "it has counted them")
     assert worker.summary().endswith(" candles scanned, 8 events")
+
+
+@on_one_engine
+def test_others_leave_it_its_share(url: str, conn: Connection[TupleRow]) -> None:
+    with working(url, [signalling()]):
+        await_worker(conn)
+        with conn.transaction(force_rollback=True):
+            write(conn, *(bar(f"S{n}", OPENING) for n in range(400)))
+            taken = len(conn.execute("select tickstock.take_candles(9999)").fetchall())
+    assert worker_module.THREADS == 2
+    assert 100 < taken < 300, "a half, as its threads are two"
+
+
+@on_one_engine
+def test_it_refreshes_candles_where_no_ingest_does(
+    url: str, conn: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "UpkeepWorker", partial(UpkeepWorker, interval=0.1))
+    write(conn, bar("AAPL", OPENING), bar("AAPL", OPENING + 60 * MINUTE))
+    marked = "select exists (select from tickstock.dirty where granule = %s)"
+    assert fetch_value(conn, marked, OPENING)
+    with working(url, [signalling()]):
+        eventually(lambda: not fetch_value(conn, marked, OPENING), "the half hour is refreshed")
 
 
 @needs_redis

@@ -60,6 +60,7 @@ def test_overlapping_files_are_played_together(tmp_path: Path) -> None:
     spy = [("SPY", MONDAY + n * MINUTE, "1") for n in range(0, 6, 2)]
     ibm = [("IBM", MONDAY + n * MINUTE, "2") for n in range(1, 7)]
     files = [write_file(tmp_path / "i.csv", *ibm), write_file(tmp_path / "s.csv", *spy)]
+    files += [write_file(tmp_path / "a.csv", ("AMD", MONDAY + 6 * MINUTE, "3"))]
     minutes = list(ReplayMarket(files).minutes())
     assert [(minute.ts - MONDAY) // MINUTE for minute in minutes] == list(range(7))
     assert [sorted(bar.symbol for bar in minute.bars) for minute in minutes] == [
@@ -69,7 +70,7 @@ def test_overlapping_files_are_played_together(tmp_path: Path) -> None:
         ["IBM"],
         ["IBM", "SPY"],
         ["IBM"],
-        ["IBM"],
+        ["AMD", "IBM"],
     ]
 
 

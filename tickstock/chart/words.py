@@ -32,7 +32,7 @@ def price(value: float) -> str:
 def short(volume: float) -> str:
     """1.5M for 1,500,000 shares."""
     for size, sign in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if volume >= size:
+        if volume >= 0.9995 * size:  # as many digits round it up to
             return f"{volume / size:.3g}{sign}"
     return f"{volume:.3g}"
 

@@ -46,7 +46,7 @@ def high_of_day(c: Candles, _p: Parameters) -> Found:
     """The high is above all highs of the regular session before.
 
     Candles of the regular session alone count, and the first one breaks nothing.
-    Strength: how far above, in ranges of the session before; 1 from a whole one on.
+    Strength: how far above, in ranges of the session before; 1 from a whole one on, 0 where it had none.
     """
     high, low = extremes_before(c)
     where = c.in_session[-1] & (c.high[-1] > high)
@@ -60,7 +60,7 @@ def low_of_day(c: Candles, _p: Parameters) -> Found:
     """The low is below all lows of the regular session before.
 
     Candles of the regular session alone count, and the first one breaks nothing.
-    Strength: how far below, in ranges of the session before; 1 from a whole one on.
+    Strength: how far below, in ranges of the session before; 1 from a whole one on, 0 where it had none.
     """
     high, low = extremes_before(c)
     where = c.in_session[-1] & (c.low[-1] < low)
