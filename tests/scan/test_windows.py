@@ -25,6 +25,7 @@ from tests.scan.support import (
 from tickstock.bars import Bar
 from tickstock.patterns import Bools, Candles, PythonPattern
 from tickstock.patterns.sql_files import parse
+from tickstock.scan.history import History, scan_together
 from tickstock.scan.scanner import Candle, Scanner
 from tickstock.scan.windows import Span, at, read_series
 from tickstock.timeframes import TIMEFRAMES
@@ -90,7 +91,7 @@ def windows_of(conn: Connection[TupleRow], symbol: str, length: int) -> list[Win
     return [window for window in recorder.windows if window.symbol == symbol]
 
 
-class History(NamedTuple):
+class Past(NamedTuple):
     """Bars of one symbol: before a refresh, after it, and which of the first are deleted."""
 
     before: list[tuple[datetime, str, int]]
@@ -99,7 +100,7 @@ class History(NamedTuple):
 
 
 histories = st.builds(
-    History,
+    Past,
     st.lists(bars, min_size=1, max_size=40),
     st.lists(bars, max_size=15),
     st.sets(st.integers(0, 39), max_size=5),
@@ -114,7 +115,7 @@ histories = st.builds(
 )
 @given(st.lists(histories, min_size=1, max_size=4), st.integers(1, LONGEST))
 def test_they_are_what_a_plain_query_gives(
-    conn: Connection[TupleRow], given_histories: list[History], length: int
+    conn: Connection[TupleRow], given_histories: list[Past], length: int
 ) -> None:
     """Whether candles are materialized, changed since, or gone since."""
     of_symbols = {next(SYMBOLS): history for history in given_histories}
@@ -233,7 +234,8 @@ def test_events_tell_the_first_candle_that_their_pattern_looked_at(
     looked = "select pattern, ts, candles_from from events order by 1, 2"
     assert conn.execute(looked).fetchall() == expected
     conn.execute("truncate events")
-    scanner.scan_history(conn, "A", times[0], times[-1] + timedelta(minutes=1), ["1min"])
+    history = History(times[0], times[-1] + timedelta(minutes=1), ["1min"])
+    scan_together(conn, scanner, ["A"], history)
     assert conn.execute(looked).fetchall() == expected
 
 
