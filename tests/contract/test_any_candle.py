@@ -411,6 +411,24 @@ def test_a_candle_that_begins_where_the_clocks_are_put_forward_ends_in_time(
     check(conn, "A", Ask("2 hours"))
 
 
+def test_candles_of_sessions_are_complete_with_the_close_of_the_last(
+    conn: Connection[TupleRow],
+) -> None:
+    """A half day, a Friday, and the month's last session: all three close at 13:00."""
+    friday = date(2025, 11, 28)
+    conn.execute(WRITE, ("A", new_york(friday, time(12, 30)), 1, 1, 500, 3, True))
+    complete = "select complete from candles('A', %s, sessions => %s)"
+    for clock, closed in ((time(12, 59), False), (time(13, 0), True)):
+        conn.execute(WRITE, ("CLOCK", new_york(friday, clock), 1, 1, 500, 3, True))
+        for timeframe, sessions in (
+            ("daily", "all"),
+            ("1 week", "all"),
+            ("1 month", "all"),
+            ("130 minutes", "regular"),
+        ):
+            assert fetch_value(conn, complete, timeframe, sessions) is closed, timeframe
+
+
 @pytest.mark.parametrize("fill", [False, True])
 def test_no_candle_is_made_of_the_bars_that_a_drop_has_left_of_it(
     conn: Connection[TupleRow], fill: bool
