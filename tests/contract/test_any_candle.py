@@ -396,6 +396,15 @@ def test_a_part_of_a_filled_series_is_what_it_is_in_the_whole(
         assert part == every[first:last] != []
 
 
+def test_filling_leaves_the_latest_candle_as_it_is(conn: Connection[TupleRow]) -> None:
+    """One that has begun with the feed's latest minute, too."""
+    conn.execute(WRITE, ("A", new_york(date(2025, 11, 26), time(9, 45)), 76, 5, 500, 3, True))
+    for timeframe in ("1min", "5min", "15min", "20 minutes", "daily"):
+        ask = "select * from candles('A', %s, last => 1, fill => %s)"
+        left, filled = (conn.execute(ask, (timeframe, fill)).fetchall() for fill in (False, True))
+        assert filled == left != []
+
+
 def test_a_candle_that_begins_where_the_clocks_are_put_forward_ends_in_time(
     conn: Connection[TupleRow],
 ) -> None:

@@ -234,6 +234,23 @@ def test_refreshing_leaves_only_what_is_forming(conn: Connection[TupleRow]) -> N
     assert differences(read_snapshot(conn)) == []
 
 
+def test_where_old_bars_end_and_recent_ones_begin_none_counts_twice(
+    conn: Connection[TupleRow],
+) -> None:
+    """They are read by two paths, and the border lies within days and candles of four hours."""
+    latest = datetime(2025, 11, 24, 15, 10, tzinfo=UTC)
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select 'A', ts, 5, 9, 4, 5, 100 from generate_series(%s, %s, interval '10 minutes') ts",
+        (latest - timedelta(days=8), latest),
+    )
+    refresh(conn)
+    (border,) = conn.execute("select tickstock.recent_since()").fetchone() or ()
+    assert border == datetime(2025, 11, 17, 15, 0, tzinfo=UTC)
+    conn.execute("update ohlcv_1min set volume = volume + 1")
+    assert differences(read_snapshot(conn)) == []
+
+
 def test_the_same_bar_again_changes_nothing(conn: Connection[TupleRow]) -> None:
     bar = Bar("A", datetime(2025, 11, 24, 15, 0, tzinfo=UTC), 1.5, 2, 1, 1.25, 100, 1.4, 7)
     assert write_bars(conn, [bar], source="test").counts == Counts(received=1, inserted=1)

@@ -321,6 +321,27 @@ def test_a_doubt_is_owed_until_it_is_told_for_good(conn: Connection[TupleRow]) -
     assert doubted("*", ts(0), ts(20), ts(20), "rest") == [5, 10]
 
 
+def test_only_what_may_be_a_minute_is_in_doubt(conn: Connection[TupleRow]) -> None:
+    """What the source can't tell would be owed for ever."""
+    days = 24 * 60
+    clock = 20 * days
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select 'A', unnest(%s), 1, 1, 1, 1, 1",
+        ([ts(0), ts(clock - 1)],),
+    )
+    possible = [clock - 10 * days, clock - 1, clock + LATE]
+    doubted = [*possible, clock - 10 * days - 1, clock + LATE + 1]
+    doubt = "select tickstock.doubt(array_fill('A'::text, array[%s]), %s)"
+    conn.execute(doubt, (len(doubted), [ts(minute) for minute in doubted]))
+    in_doubt = "select ts from tickstock.doubts order by ts"
+    assert conn.execute(in_doubt).fetchall() == [(ts(minute),) for minute in possible]
+    conn.execute("truncate tickstock.doubts")
+    conn.execute("select tickstock.set_bars_since(%s)", (ts(clock - 5 * days),))
+    conn.execute(doubt, (2, [ts(clock - 5 * days - 1), ts(clock - 5 * days)]))
+    assert conn.execute(in_doubt).fetchall() == [(ts(clock - 5 * days),)]
+
+
 def test_what_is_told_of_all_replaces_what_is_told_of_each_within(
     conn: Connection[TupleRow],
 ) -> None:
@@ -437,7 +458,11 @@ def test_bars_that_have_been_dropped_are_not_owed(conn: Connection[TupleRow]) ->
     gaps = "select symbol, starts, ends from feed_gaps order by symbol, starts"
     assert conn.execute(gaps).fetchall() == []
     conn.execute("insert into tickstock.doubts values ('B', %s), ('B', %s)", (ts(30), ts(34 * day)))
+    reaching_over = (ts(10 * day), ts(30 * day))
+    conn.execute("select tickstock.settle('A', %s, %s, 'infinity', 'rest', 3)", reaching_over)
     conn.execute("call drop_bars(%s)", (ts(20 * day),))
+    oldest = conn.execute("select starts, ends from backfills order by ends limit 1").fetchall()
+    assert oldest == [reaching_over], "what was told of the others is forgotten"
     doubt = ("B", ts(34 * day), ts(34 * day + 1))
     assert conn.execute(gaps).fetchall() == [doubt]
     # Nor is any part of what reaches over the border.
