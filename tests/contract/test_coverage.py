@@ -45,7 +45,6 @@ class Market:
         self.bars: set[Minute] = set()
         self.corrected: set[Minute] = set()
         self.empty: set[Minute] = set()
-        self.doubted: set[Minute] = set()
 
     def take(self, conn: Connection[TupleRow], change: Change) -> None:
         keys = change.each()
@@ -67,11 +66,6 @@ class Market:
         elif change.kind == "delete":
             conn.execute("delete from ohlcv_1min where symbol = %s and ts = any (%s)", asked)
             self.bars -= set(keys)
-        elif change.kind == "doubt":
-            conn.execute(
-                "insert into tickstock.doubts select %s, unnest(%s) on conflict do nothing", asked
-            )
-            self.doubted |= set(keys)
         else:
             last = keys[-1][1]
             told = SYMBOLS if change.kind.endswith("all") else [change.symbol]
@@ -118,17 +112,16 @@ class Market:
         lines = []
         for day, name, minutes in self.sessions(days):
             keys = {(symbol, minute) for minute in minutes}
-            empty = (keys & self.empty) - self.doubted - self.bars
+            empty = (keys & self.empty) - self.bars
             numbers = (keys, keys & self.bars, keys & self.bars & self.corrected, empty)
-            missing = keys - self.bars - empty
+            missing = keys - self.bars - self.empty
             lines.append((symbol, day, name, *map(len, numbers), len(missing)))
         return lines
 
     def missing(self, symbol: str, days: list[date]) -> list[tuple[Any, ...]]:
         lines = []
         for day, name, minutes in self.sessions(days):
-            told = self.empty - self.doubted
-            there = [(symbol, minute) in self.bars | told for minute in minutes]
+            there = [(symbol, minute) in self.bars | self.empty for minute in minutes]
             for is_there, group in groupby(zip(there, minutes, strict=True), lambda each: each[0]):
                 if not is_there:
                     found = [minute for _, minute in group]
@@ -139,10 +132,7 @@ class Market:
 
 changes = st.builds(
     Change,
-    st.sampled_from(
-        ["write"] * 4
-        + ["correct", "delete", "told", "told all", "live", "live all", "doubt", "doubt"]
-    ),
+    st.sampled_from(["write"] * 4 + ["correct", "delete", "told", "told all", "live", "live all"]),
     st.sampled_from(SYMBOLS),
     st.builds(new_york, st.sampled_from(DAYS), st.sampled_from(TIMES)),
     st.integers(1, 60),
@@ -155,7 +145,7 @@ changes = st.builds(
 def test_counts_equal_the_oracle(
     conn: Connection[TupleRow], writing: list[Change], bounds: tuple[date, date]
 ) -> None:
-    conn.execute("truncate ohlcv_1min, ohlcv_revisions, backfills, tickstock.doubts")
+    conn.execute("truncate ohlcv_1min, ohlcv_revisions, backfills")
     conn.execute("delete from feed_stretches")
     market = Market()
     for change in writing:

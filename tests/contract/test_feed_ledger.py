@@ -432,11 +432,21 @@ def test_what_was_covered_live_and_has_no_bar_is_confirmed_empty(
         " select s, ts, 1, 1, 1, 1, 1 from unnest(array['A', 'B']) s, unnest(%s::timestamptz[]) ts",
         ([ts(20), ts(99)],),
     )
-    rows = conn.execute(
+    counts = (
         "select symbol, present, confirmed_empty, missing from coverage() where session = 'regular'"
-    ).fetchall()
+    )
     # Live from the 16th minute up to the 45th, by the file for all symbols from the 50th up to the 55th.
-    assert rows == [("A", 2, 29 - 1 + 5, 100 - 2 - 33), ("B", 2, 5, 100 - 2 - 5)]
+    assert conn.execute(counts).fetchall() == [
+        ("A", 2, 29 - 1 + 5, 100 - 2 - 33),
+        ("B", 2, 5, 100 - 2 - 5),
+    ]
+    missing = "select starts, ends from missing_minutes('A') where session = 'regular'"
+    told = [(ts(0), ts(16)), (ts(45), ts(50)), (ts(55), ts(99))]
+    assert conn.execute(missing).fetchall() == told
+    # One minute with a bar and one without are in doubt.
+    conn.execute("insert into tickstock.doubts select 'A', unnest(%s)", ([ts(20), ts(30)],))
+    assert conn.execute(counts).fetchall()[0] == ("A", 2, 29 - 2 + 5, 100 - 2 - 32)
+    assert conn.execute(missing).fetchall() == [told[0], (ts(30), ts(31)), *told[1:]]
 
 
 def test_bars_that_have_been_dropped_are_not_owed(conn: Connection[TupleRow]) -> None:
