@@ -174,6 +174,23 @@ def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
 
 
 @on_one_engine
+def test_an_event_tells_what_it_was_found_with_last(conn: Connection[TupleRow]) -> None:
+    told = "select parameters, ts - candles_from, change > %s from events"
+    change = 0
+    set_otherwise = RECORD.replace('"Doji": {}', '"Doji": {"body": 0.1}')
+    from_further_back = set_otherwise.replace("'{0.5}', array[", "'{0.5}', array[-60 + ")
+    for query, found_with in (
+        (RECORD, ({}, timedelta(0), True)),
+        (set_otherwise, ({"body": 0.1}, timedelta(0), True)),
+        (from_further_back, ({"body": 0.1}, timedelta(minutes=1), True)),
+        (from_further_back, ({"body": 0.1}, timedelta(minutes=1), False)),
+    ):
+        record_doji(conn, "AAPL", 1, query)
+        assert conn.execute(told, (change,)).fetchall() == [found_with]
+        change = fetch_value(conn, "select change from events")
+
+
+@on_one_engine
 def test_events_come_in_the_order_of_their_candles(url: str, conn: Connection[TupleRow]) -> None:
     scanner = Scanner([signalling("B"), signalling("A")])
     later = new_york("2025-07-01 09:31")

@@ -56,6 +56,14 @@ def test_a_corrected_bar_is_scanned_again(conn: Connection[TupleRow]) -> None:
     assert drain(conn, scanner)[1:] == (0, 2)
     assert conn.execute("select retracted_at is not null from events").fetchall() == [(True,)] * 2
 
+    write(conn, bar("AAPL", corrected, "11", volume=6))
+    assert drain(conn, scanner)[1:] == (0, 0), "they are retracted already"
+
+    at_first = fetch_value(conn, "select max(detected_at) from events")
+    write(conn, bar("AAPL", corrected, "12"))
+    assert drain(conn, scanner)[1:] == (2, 0)
+    assert fetch_value(conn, "select min(detected_at) from events") > at_first, "made again"
+
 
 def test_a_late_bar_is_scanned_and_so_are_the_candles_that_hold_it(
     conn: Connection[TupleRow],
