@@ -14,10 +14,12 @@ begin
     select r.symbol, r.day, r.open, r.high, r.low, r.close, r.volume, r.previous_close,
       r.open / nullif(r.previous_close, 0) - 1, r.close / nullif(r.previous_close, 0) - 1, r.complete
     from (
-      select d.symbol, (d.ts at time zone 'America/New_York')::date as day, d.open, d.high, d.low, d.close, d.volume, d.complete,
-        lag(d.close) over (partition by d.symbol order by d.ts) as previous_close
-      from public.ohlcv_daily d
-      where d.ts >= $2 and d.ts < $3 and ($1 is null or d.symbol = $1)) r
+      select d.symbol, d.day, d.open, d.high, d.low, d.close, d.volume, d.complete,
+        case when d.day - lag(d.day) over previous <= 14 then lag(d.close) over previous end as previous_close
+      from (
+        select o.*, (o.ts at time zone 'America/New_York')::date as day from public.ohlcv_daily o
+        where o.ts >= $2 and o.ts < $3 and ($1 is null or o.symbol = $1)) d
+      window previous as (partition by d.symbol order by d.day)) r
     where r.day >= $4
     order by r.symbol, r.day $q$
   using of_symbol, (first_day - 14)::timestamp at time zone 'America/New_York', (last_day + 1)::timestamp at time zone 'America/New_York', first_day;

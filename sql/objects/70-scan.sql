@@ -367,8 +367,15 @@ begin
   ), time as materialized (
     -- Many events share a few times.
     select d.timeframe, d.ts, public.candle_complete_at(d.timeframe, d.ts) as complete_at,
-      public.candle_complete_at(d.timeframe, public.candle_end(d.timeframe, d.ts)) as next_complete_at
+      public.candle_complete_at(d.timeframe, public.candle_start(d.timeframe, n.starts)) as next_complete_at
     from (select distinct h.timeframe, h.ts from hit h) d
+    cross join lateral (select public.candle_end(d.timeframe, d.ts) as ends) c
+    -- The next candle is the next one that can have bars: after Friday's comes Monday's.
+    cross join lateral (
+      select case when public.session_of(c.ends) <> 'closed' then c.ends else coalesce((
+        select min(s.starts) from public.sessions s
+        where s.day between (c.ends at time zone 'America/New_York')::date and (c.ends at time zone 'America/New_York')::date + 10
+          and s.starts >= c.ends), c.ends) end as starts) n
   ), asking as materialized (
     select t.key as timeframe, p.key as pattern, p.value as parameters
     from jsonb_each(asked) t cross join lateral jsonb_each(t.value) p

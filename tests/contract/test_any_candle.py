@@ -396,6 +396,15 @@ def test_a_part_of_a_filled_series_is_what_it_is_in_the_whole(
         assert part == every[first:last] != []
 
 
+def test_filling_leaves_the_latest_candle_as_it_is(conn: Connection[TupleRow]) -> None:
+    """One that has begun with the feed's latest minute, too."""
+    conn.execute(WRITE, ("A", new_york(date(2025, 11, 26), time(9, 45)), 76, 5, 500, 3, True))
+    for timeframe in ("1min", "5min", "15min", "20 minutes", "daily"):
+        ask = "select * from candles('A', %s, last => 1, fill => %s)"
+        left, filled = (conn.execute(ask, (timeframe, fill)).fetchall() for fill in (False, True))
+        assert filled == left != []
+
+
 def test_a_candle_that_begins_where_the_clocks_are_put_forward_ends_in_time(
     conn: Connection[TupleRow],
 ) -> None:
@@ -409,6 +418,24 @@ def test_a_candle_that_begins_where_the_clocks_are_put_forward_ends_in_time(
         (new_york(sunday, time(4)), 1, False),
     ]
     check(conn, "A", Ask("2 hours"))
+
+
+def test_candles_of_sessions_are_complete_with_the_close_of_the_last(
+    conn: Connection[TupleRow],
+) -> None:
+    """A half day, a Friday, and the month's last session: all three close at 13:00."""
+    friday = date(2025, 11, 28)
+    conn.execute(WRITE, ("A", new_york(friday, time(12, 30)), 1, 1, 500, 3, True))
+    complete = "select complete from candles('A', %s, sessions => %s)"
+    for clock, closed in ((time(12, 59), False), (time(13, 0), True)):
+        conn.execute(WRITE, ("CLOCK", new_york(friday, clock), 1, 1, 500, 3, True))
+        for timeframe, sessions in (
+            ("daily", "all"),
+            ("1 week", "all"),
+            ("1 month", "all"),
+            ("130 minutes", "regular"),
+        ):
+            assert fetch_value(conn, complete, timeframe, sessions) is closed, timeframe
 
 
 @pytest.mark.parametrize("fill", [False, True])

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from tests.contract.oracle import OFFICIAL, differences, read_snapshot
 from tickstock.bars import Bar
-from tickstock.db.connection import connect
+from tickstock.db.connection import connect, fetch_value
 from tickstock.db.writer import Counts, write_bars
 from tickstock.timeframes import TIMEFRAMES
 
@@ -234,6 +234,23 @@ def test_refreshing_leaves_only_what_is_forming(conn: Connection[TupleRow]) -> N
     assert differences(read_snapshot(conn)) == []
 
 
+def test_where_old_bars_end_and_recent_ones_begin_none_counts_twice(
+    conn: Connection[TupleRow],
+) -> None:
+    """They are read by two paths, and the border lies within days and candles of four hours."""
+    latest = datetime(2025, 11, 24, 15, 10, tzinfo=UTC)
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select 'A', ts, 5, 9, 4, 5, 100 from generate_series(%s, %s, interval '10 minutes') ts",
+        (latest - timedelta(days=8), latest),
+    )
+    refresh(conn)
+    (border,) = conn.execute("select tickstock.recent_since()").fetchone() or ()
+    assert border == datetime(2025, 11, 17, 15, 0, tzinfo=UTC)
+    conn.execute("update ohlcv_1min set volume = volume + 1")
+    assert differences(read_snapshot(conn)) == []
+
+
 def test_the_same_bar_again_changes_nothing(conn: Connection[TupleRow]) -> None:
     bar = Bar("A", datetime(2025, 11, 24, 15, 0, tzinfo=UTC), 1.5, 2, 1, 1.25, 100, 1.4, 7)
     assert write_bars(conn, [bar], source="test").counts == Counts(received=1, inserted=1)
@@ -247,3 +264,35 @@ def test_the_same_bar_again_changes_nothing(conn: Connection[TupleRow]) -> None:
     before = conn.execute(waiting).fetchone()
     assert write_bars(conn, [bar], source="test").counts == Counts(received=1, unchanged=1)
     assert conn.execute(waiting).fetchone() == before
+
+
+def test_of_two_versions_in_one_batch_the_later_counts(conn: Connection[TupleRow]) -> None:
+    first = Bar("A", datetime(2025, 11, 24, 15, 0, tzinfo=UTC), 1, 3, 1, 2, 100)
+    counts = write_bars(conn, [first, first._replace(close=3)], source="test").counts
+    assert counts == Counts(received=2, inserted=1, unchanged=1)
+    assert conn.execute("select close from ohlcv_1min").fetchall() == [(3,)]
+
+
+def test_sources_complete_each_other_until_one_corrects_the_bar(conn: Connection[TupleRow]) -> None:
+    """The feed has no trade count, flat files have no vwap."""
+    bar = Bar("A", datetime(2025, 11, 24, 15, 0, tzinfo=UTC), 1, 3, 1, 2, 100)
+    vwap = Decimal("1.4")
+    for come, (known_vwap, known_trades) in (
+        (bar._replace(vwap=vwap), (vwap, None)),
+        (bar._replace(trades=7), (vwap, 7)),
+        (bar, (vwap, 7)),
+        (bar._replace(close=3, trades=8), (None, 8)),
+        (bar._replace(close=3, vwap=vwap), (vwap, 8)),
+        (bar._replace(close=1, vwap=vwap), (vwap, None)),
+    ):
+        write_bars(conn, [come], source="test")
+        rows = conn.execute("select vwap, trades from ohlcv_1min").fetchall()
+        assert rows == [(known_vwap, known_trades)], come
+
+
+def test_a_bar_of_more_than_a_day_ahead_is_refused(conn: Connection[TupleRow]) -> None:
+    now = fetch_value(conn, "select date_trunc('minute', now())")
+    ahead = [Bar("A", now + timedelta(hours=hours), 1, 1, 1, 1, 1) for hours in (23, 25)]
+    assert write_bars(conn, ahead, source="test").refused_rows == {1}
+    (reason,) = conn.execute("select reason from refused_bars").fetchone() or ()
+    assert reason.endswith("is more than a day in the future")

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from tests.conftest import Engine
 from tests.e2e.program import until
 from tickstock.bars import Bar
 from tickstock.db.connection import connect, fetch_value
 from tickstock.ingest.ledger import Stretch as StretchOfIngest
 
 START = datetime(2025, 11, 24, 14, 30, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 LATE = 15
 END = 150
 """Minutes after START that are told apart."""
@@ -119,8 +121,8 @@ def runs(minutes: Iterable[int]) -> list[tuple[int, int]]:
     return found
 
 
-def ts(minute: int | None) -> datetime | None:
-    return None if minute is None else START + timedelta(minutes=minute)
+def ts(minute: int) -> datetime:
+    return START + minute * MINUTE
 
 
 def write(
@@ -139,11 +141,17 @@ def write(
                 conn, "select tickstock.open_stretch('ws://x', 'AM', %s)", stretch.symbols
             )
         changed = stretch_id if stretch.end == "changed" and number < len(stretches) else None
-        if stretch.starts is not None:
-            conn.execute(
-                "select tickstock.extend_stretch(%s, %s, %s, 1)",
-                (stretch_id, ts(stretch.starts), ts(stretch.latest)),
-            )
+        if stretch.starts is not None and stretch.latest is not None:
+            # The first bar turns out to be a late one; and at last another late one comes.
+            early = ts(stretch.starts - LATE - 1)
+            for first, latest in (
+                (early, early),
+                (ts(stretch.starts), ts(stretch.latest)),
+                (None, early),
+            ):
+                conn.execute(
+                    "select tickstock.extend_stretch(%s, %s, %s, 1)", (stretch_id, first, latest)
+                )
         if alive and number == len(stretches):
             conn.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
         elif not changed and stretch.end != "killed":
@@ -196,6 +204,23 @@ def test_owed_is_what_was_promised_and_neither_covered_nor_told(
     assert sorted(found) == sorted(owed_by_counting(stretches, False, backfills, until))
 
 
+def test_nothing_is_promised_of_the_hours_when_the_market_is_closed(
+    conn: Connection[TupleRow],
+) -> None:
+    """Lost on Friday ten minutes before the last session ends, and back on Monday."""
+    closing, sunday, opening = (
+        datetime(2025, 11, 22, 1, tzinfo=UTC),
+        datetime(2025, 11, 23, 17, tzinfo=UTC),
+        datetime(2025, 11, 24, 9, tzinfo=UTC),
+    )
+    ten, late = 10 * MINUTE, LATE * MINUTE
+    lost = (closing - ten - START) // MINUTE
+    write(conn, [Stretch(["A"], lost - 60, lost, "lost")], False, [])
+    owed = "select ends from tickstock.owed(%s) where starts = %s"
+    for now, ends in ((sunday, closing), (opening, closing), (opening + ten, opening + ten)):
+        assert fetch_value(conn, owed, now, closing - ten - late) == ends
+
+
 def test_a_year_of_lost_connections_leaves_few_rows(conn: Connection[TupleRow]) -> None:
     day, symbols = 24 * 60, ["A", "B", "C", "D", "E"]
     conn.execute(
@@ -237,6 +262,101 @@ def test_what_was_asked_too_early_is_asked_again(conn: Connection[TupleRow]) -> 
     conn.execute("select tickstock.settle('A', %s, %s, %s, 'test', 3)", (ts(45), ts(60), ts(75)))
     rows = conn.execute("select starts, ends, settled from backfills order by starts").fetchall()
     assert rows == [(ts(40), ts(50), True), (ts(45), ts(60), True)]
+    # What is told once stays told, even if it is asked again for a doubt, and too early.
+    conn.execute("select tickstock.settle('A', %s, %s, %s, 'test', 3)", (ts(45), ts(60), ts(45)))
+    assert conn.execute("select starts, ends, settled from backfills order by 1").fetchall() == rows
+
+
+def askable(conn: Connection[TupleRow], clock: datetime) -> list[TupleRow]:
+    return conn.execute("select starts, ends from tickstock.askable(%s)", (clock,)).fetchall()
+
+
+def test_what_was_asked_too_early_is_askable_when_it_is_final(conn: Connection[TupleRow]) -> None:
+    first = Told("A", 0, 16, END)
+    write(conn, [Stretch(["A"], 0, 60, "intended")], False, [first])
+    assert askable(conn, ts(62)) == [(ts(45), ts(61))]
+    conn.execute("select tickstock.settle('A', %s, %s, %s, 'test', 3)", (ts(45), ts(61), ts(47)))
+    assert [askable(conn, ts(minute)) for minute in (62, 75)] == [[], []]
+    assert askable(conn, ts(76)) == [(ts(47), ts(61))]
+
+
+def test_an_outage_that_goes_on_is_askable_now_and_then(conn: Connection[TupleRow]) -> None:
+    first = Told("A", 0, 16, END)
+    write(conn, [Stretch(["A"], 0, 60, "lost")], False, [first])
+    half_a_minute = timedelta(seconds=30)
+    assert askable(conn, ts(62) + half_a_minute) == [(ts(45), ts(62))], "in whole minutes"
+    conn.execute("select tickstock.settle('A', %s, %s, %s, 'test', 3)", (ts(45), ts(62), ts(47)))
+    assert [askable(conn, ts(minute)) for minute in (62, 76)] == [[], []]
+    assert askable(conn, ts(77)) == [(ts(47), ts(77))]
+
+
+def test_requests_are_pieces_none_of_which_is_empty(conn: Connection[TupleRow]) -> None:
+    month = 30 * 24 * 60
+    for length, pieces in (
+        (1, [(0, 1)]),
+        (2 * month, [(0, 2 * month)]),
+        (2 * month + 1, [(2 * month, 2 * month + 1), (0, 2 * month)]),
+    ):
+        rows = conn.execute("select * from tickstock.requests(%s, %s)", (ts(0), ts(length)))
+        assert rows.fetchall() == [(ts(starts), ts(ends)) for starts, ends in pieces]
+
+
+def test_a_doubt_is_owed_until_it_is_told_for_good(conn: Connection[TupleRow]) -> None:
+    def doubted(symbol: str, *answer: object) -> list[int]:
+        """The minutes still in doubt after this answer."""
+        conn.execute("truncate tickstock.doubts, backfills")
+        conn.execute("insert into tickstock.doubts select 'A', unnest(%s)", ([ts(5), ts(10)],))
+        conn.execute("select tickstock.settle(%s, %s, %s, %s, %s, 0)", (symbol, *answer))
+        owed = conn.execute("select starts, ends from tickstock.owed(%s) order by 1", (ts(60),))
+        return [
+            minute
+            for starts, ends in owed
+            for minute in range((starts - START) // MINUTE, (ends - START) // MINUTE)
+        ]
+
+    assert doubted("A", ts(0), ts(20), ts(20), "rest") == []
+    assert doubted("A", ts(5), ts(10), ts(20), "rest") == [10]
+    assert doubted("A", ts(0), ts(20), ts(10), "rest") == [10], "that may still change"
+    assert doubted("B", ts(0), ts(20), ts(20), "rest") == [5, 10]
+    assert doubted("*", ts(0), ts(20), ts(20), "a file") == []
+    # Not each symbol is asked for again then.
+    assert doubted("*", ts(0), ts(20), ts(20), "rest") == [5, 10]
+
+
+def test_only_what_may_be_a_minute_is_in_doubt(conn: Connection[TupleRow]) -> None:
+    """What the source can't tell would be owed for ever."""
+    days = 24 * 60
+    clock = 20 * days
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select 'A', unnest(%s), 1, 1, 1, 1, 1",
+        ([ts(0), ts(clock - 1)],),
+    )
+    possible = [clock - 10 * days, clock - 1, clock + LATE]
+    doubted = [*possible, clock - 10 * days - 1, clock + LATE + 1]
+    doubt = "select tickstock.doubt(array_fill('A'::text, array[%s]), %s)"
+    conn.execute(doubt, (len(doubted), [ts(minute) for minute in doubted]))
+    in_doubt = "select ts from tickstock.doubts order by ts"
+    assert conn.execute(in_doubt).fetchall() == [(ts(minute),) for minute in possible]
+    conn.execute("truncate tickstock.doubts")
+    conn.execute("select tickstock.set_bars_since(%s)", (ts(clock - 5 * days),))
+    conn.execute(doubt, (2, [ts(clock - 5 * days - 1), ts(clock - 5 * days)]))
+    assert conn.execute(in_doubt).fetchall() == [(ts(clock - 5 * days),)]
+
+
+def test_what_is_told_of_all_replaces_what_is_told_of_each_within(
+    conn: Connection[TupleRow],
+) -> None:
+    of_each = [Told("A", 0, 5, END), Told("A", 6, 10, END), Told("A", 8, 30, END)]
+    write(conn, [], False, [*of_each, Told("*", 0, 20, 5)])
+    conn.execute("select tickstock.forget_told_by_all()")
+    rows = conn.execute("select symbol, starts, ends from backfills order by 1, 2").fetchall()
+    assert rows == [
+        ("*", ts(0), ts(5)),
+        ("*", ts(5), ts(20)),  # not for good
+        ("A", ts(6), ts(10)),
+        ("A", ts(8), ts(30)),
+    ]
 
 
 def test_the_view_tells_why_and_how_much(conn: Connection[TupleRow]) -> None:
@@ -272,6 +392,17 @@ def test_a_bar_of_tomorrow_covers_nothing(conn: Connection[TupleRow]) -> None:
     assert (first, now <= last < tomorrow) == (now - timedelta(hours=1), True)
 
 
+def test_a_stretch_that_has_ended_stays_as_it_ended(conn: Connection[TupleRow]) -> None:
+    """What it owes would be forgotten if it had been meant to end."""
+    stretch_id = fetch_value(conn, "select tickstock.open_stretch('ws://x', 'AM', '{A}')")
+    conn.execute("select tickstock.close_stretch(%s, 'lost', false)", (stretch_id,))
+    ended = conn.execute("select * from feed_stretches").fetchall()
+    conn.execute("select tickstock.close_stretch(%s, 'stopped', true)", (stretch_id,))
+    change = "select tickstock.change_stretch(%s, '{B}')"
+    assert fetch_value(conn, change, stretch_id) is None
+    assert conn.execute("select * from feed_stretches").fetchall() == ended
+
+
 def test_late_bars_alone_begin_no_stretch(conn: Connection[TupleRow]) -> None:
     stretch_id = fetch_value(conn, "select tickstock.open_stretch('ws://x', 'AM', '{A}')")
     conn.execute("select tickstock.extend_stretch(%s, null, %s, 2)", (stretch_id, ts(0)))
@@ -291,9 +422,16 @@ def test_a_late_bar_begins_no_stretch_and_each_feed_has_its_own_time(
     assert rows == [(ts(15), ts(15)), (None, ts(14)), (ts(0), ts(0))]
 
 
-def test_a_stretch_is_alive_as_long_as_its_session(conn: Connection[TupleRow], url: str) -> None:
+def test_a_stretch_is_alive_as_long_as_its_session(
+    conn: Connection[TupleRow], url: str, engine: Engine
+) -> None:
     with connect(url, program="test") as other:
         stretch_id = fetch_value(other, "select tickstock.open_stretch('ws://x', 'AM', null)")
+        beside = engine.clone()
+        with connect(beside, program="test") as of_another_database:
+            of_another_database.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
+            assert fetch_value(conn, "select alive from feed_live") is False
+        engine.drop(beside)
         other.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
         other.execute("select tickstock.hold_stretch(%s)", (stretch_id,))
         assert fetch_value(conn, "select alive from feed_live where id = %s", stretch_id) is True
@@ -309,11 +447,21 @@ def test_what_was_covered_live_and_has_no_bar_is_confirmed_empty(
         " select s, ts, 1, 1, 1, 1, 1 from unnest(array['A', 'B']) s, unnest(%s::timestamptz[]) ts",
         ([ts(20), ts(99)],),
     )
-    rows = conn.execute(
+    counts = (
         "select symbol, present, confirmed_empty, missing from coverage() where session = 'regular'"
-    ).fetchall()
+    )
     # Live from the 16th minute up to the 45th, by the file for all symbols from the 50th up to the 55th.
-    assert rows == [("A", 2, 29 - 1 + 5, 100 - 2 - 33), ("B", 2, 5, 100 - 2 - 5)]
+    assert conn.execute(counts).fetchall() == [
+        ("A", 2, 29 - 1 + 5, 100 - 2 - 33),
+        ("B", 2, 5, 100 - 2 - 5),
+    ]
+    missing = "select starts, ends from missing_minutes('A') where session = 'regular'"
+    told = [(ts(0), ts(16)), (ts(45), ts(50)), (ts(55), ts(99))]
+    assert conn.execute(missing).fetchall() == told
+    # One minute with a bar and one without are in doubt.
+    conn.execute("insert into tickstock.doubts select 'A', unnest(%s)", ([ts(20), ts(30)],))
+    assert conn.execute(counts).fetchall()[0] == ("A", 2, 29 - 2 + 5, 100 - 2 - 32)
+    assert conn.execute(missing).fetchall() == [told[0], (ts(30), ts(31)), *told[1:]]
 
 
 def test_bars_that_have_been_dropped_are_not_owed(conn: Connection[TupleRow]) -> None:
@@ -335,7 +483,11 @@ def test_bars_that_have_been_dropped_are_not_owed(conn: Connection[TupleRow]) ->
     gaps = "select symbol, starts, ends from feed_gaps order by symbol, starts"
     assert conn.execute(gaps).fetchall() == []
     conn.execute("insert into tickstock.doubts values ('B', %s), ('B', %s)", (ts(30), ts(34 * day)))
+    reaching_over = (ts(10 * day), ts(30 * day))
+    conn.execute("select tickstock.settle('A', %s, %s, 'infinity', 'rest', 3)", reaching_over)
     conn.execute("call drop_bars(%s)", (ts(20 * day),))
+    oldest = conn.execute("select starts, ends from backfills order by ends limit 1").fetchall()
+    assert oldest == [reaching_over], "what was told of the others is forgotten"
     doubt = ("B", ts(34 * day), ts(34 * day + 1))
     assert conn.execute(gaps).fetchall() == [doubt]
     # Nor is any part of what reaches over the border.

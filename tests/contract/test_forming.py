@@ -154,6 +154,15 @@ def test_changes_that_a_refresh_has_not_seen_are_made_when_the_half_hour_ends(
         end(conn)
 
 
+def test_who_begins_later_has_nothing_passed_over(conn: Connection[TupleRow]) -> None:
+    """It marks a later minute than those that have traded from the beginning."""
+    write(conn, "14:30", "14:41")
+    write(conn, "14:37", "14:41", ("C",))
+    refresh(conn)
+    assert (made(conn), marks(conn)) == (("14:35", None), ["14:40"])
+    end(conn)
+
+
 def test_a_late_bar_has_not_all_symbols_made_again(conn: Connection[TupleRow]) -> None:
     """Where few bars are late among those of many symbols: theirs are mended when the half hour has ended."""
     symbols = ("A", "B", *(f"S{i}" for i in range(200)))

@@ -88,6 +88,36 @@ def test_outcomes_are_what_the_candles_say(market: Connection[TupleRow], timefra
             assert told[ts] == row, (symbol, ts)
 
 
+NOT_AS_THE_VIEW_SAYS = """
+select e.ts, n, a.closes from ohlcv_{tf} e cross join generate_series(1, 6) n
+cross join lateral tickstock.closes_after_{tf}('A', e.ts, n) a
+where e.symbol = 'A' and a.closes is distinct from array(
+  select c.close from ohlcv_{tf} c where c.symbol = 'A' and c.ts > e.ts and c.complete order by c.ts limit n)
+"""
+
+
+def test_closes_are_those_of_the_view_whatever_is_materialized_and_marked(
+    conn: Connection[TupleRow],
+) -> None:
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select 'A', ts, 10, 20, 5, 10 + extract(minute from ts) / 10, 100"
+        " from generate_series(timestamptz '2025-11-24 14:30+00', '2025-11-24 17:20+00', '1 minute') ts"
+        # The last hour is materialized as far as it goes, and nothing of it is marked.
+        " union all select 'CLOCK', '2025-11-24 17:35+00', 1, 1, 1, 1, 1"
+    )
+    for change in (
+        b"call ohlcv_refresh()",
+        b"update ohlcv_1min set close = 19 where symbol = 'A' and ts = '2025-11-24 14:49+00'",
+        b"delete from ohlcv_1min where symbol = 'A' and ts >= '2025-11-24 15:05+00'"
+        b" and ts < '2025-11-24 15:25+00'",
+    ):
+        conn.execute(change)
+        for timeframe in ("5min", "15min", "1hour"):
+            query = NOT_AS_THE_VIEW_SAYS.format(tf=timeframe)
+            assert conn.execute(query.encode()).fetchall() == [], change
+
+
 @pytest.mark.parametrize("timeframe", TIMEFRAMES)
 def test_the_next_open_is_that_of_the_next_candle(
     market: Connection[TupleRow], timeframe: str
@@ -137,6 +167,11 @@ def test_retracted_events_have_no_outcome_and_neutral_ones_no_hits(
     market: Connection[TupleRow],
 ) -> None:
     with market.transaction(force_rollback=True):
+        rising = fetch_value(
+            market,
+            "select avg(case direction when 'short' then -return_1 else return_1 end)"
+            " from event_outcomes where timeframe = 'daily' and ts >= '2025-09-15'",
+        )
         market.execute(
             "update events set direction = 'neutral',"
             " retracted_at = case when ts < '2025-09-15' then now() end where timeframe = 'daily'"
@@ -148,7 +183,20 @@ def test_retracted_events_have_no_outcome_and_neutral_ones_no_hits(
             market, "select count(*) from events where timeframe = 'daily' and retracted_at is null"
         )
         assert hit_rate is None
-        assert mean is not None
+        assert mean == pytest.approx(rising, abs=Decimal("2e-6")), "as the price went"
+
+
+@pytest.mark.parametrize("after", [1, 5, 20])
+def test_a_price_that_has_not_moved_is_no_hit(market: Connection[TupleRow], after: int) -> None:
+    with market.transaction(force_rollback=True):
+        market.execute(
+            "update events set price = coalesce("
+            "(tickstock.closes_after_daily(symbol, ts, %(after)s)).closes[%(after)s], price)"
+            " where timeframe = 'daily'",
+            {"after": after},
+        )
+        hits = f"select hit_rate_{after} from pattern_performance where timeframe = 'daily'"
+        assert market.execute(hits.encode()).fetchall() == [(0,), (0,)]
 
 
 def test_the_candles_of_an_event(market: Connection[TupleRow]) -> None:

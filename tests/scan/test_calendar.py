@@ -91,6 +91,20 @@ def test_an_evening_has_the_session_of_its_day(conn: Connection[TupleRow]) -> No
     assert scanned.events == 1
 
 
+def test_a_day_that_goes_on_is_not_judged_before_its_new_close(conn: Connection[TupleRow]) -> None:
+    write(conn, bar("A", opening(DAYS[0], 0)), bar("A", opening(DAYS[0], 60)))
+    scanner = Scanner(PATTERNS)
+    days = "select count(*) from events where timeframe = 'daily'"
+    conn.execute(
+        "update trading_days set closes_at = closes_at - interval '3 hours' where day = '2025-11-17'"
+    )
+    drain(conn, scanner)
+    assert fetch_value(conn, days) == 0
+    write(conn, bar("CLOCK", opening(DAYS[0], 210)))
+    drain(conn, scanner)
+    assert fetch_value(conn, days) == 1
+
+
 def test_past_the_queue_the_calendar_goes_past_the_queue_too(conn: Connection[TupleRow]) -> None:
     conn.execute("set tickstock.scan_queue = off")
     write(conn, bar("A", opening(DAYS[0], 0)), bar("A", opening(DAYS[1], 0)))

@@ -58,9 +58,11 @@ def test_each_timeframe_with_its_last_minute_or_when_that_is_over_for_others(
         assert not +scanned(busy | quiet, bar("CLOCK", last)), "bars of that minute may still come"
         theirs = [bar(c.symbol, last) for c in busy]
         assert scanned(busy, *theirs) == Counter(busy), "their last minute is there"
+        corrected = [bar(c.symbol, earlier[c.timeframe], volume=7) for c in busy]
+        assert scanned(busy, *corrected) == Counter([*busy, *busy]), "nor does it wait"
         assert not +scanned(quiet), "theirs may still come"
         assert scanned(quiet, bar("CLOCK", last + MINUTE)) == Counter(quiet), "it did not"
-        assert scanned(busy) == Counter(busy), "and these once only"
+        assert scanned(busy) == Counter([*busy, *busy]), "and these no more than that"
 
 
 SPANS = [

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, LiteralString
 
@@ -173,6 +174,23 @@ def test_an_event_is_there_once(url: str, conn: Connection[TupleRow]) -> None:
 
 
 @on_one_engine
+def test_an_event_tells_what_it_was_found_with_last(conn: Connection[TupleRow]) -> None:
+    told = "select parameters, ts - candles_from, change > %s from events"
+    change = 0
+    set_otherwise = RECORD.replace('"Doji": {}', '"Doji": {"body": 0.1}')
+    from_further_back = set_otherwise.replace("'{0.5}', array[", "'{0.5}', array[-60 + ")
+    for query, found_with in (
+        (RECORD, ({}, timedelta(0), True)),
+        (set_otherwise, ({"body": 0.1}, timedelta(0), True)),
+        (from_further_back, ({"body": 0.1}, timedelta(minutes=1), True)),
+        (from_further_back, ({"body": 0.1}, timedelta(minutes=1), False)),
+    ):
+        record_doji(conn, "AAPL", 1, query)
+        assert conn.execute(told, (change,)).fetchall() == [found_with]
+        change = fetch_value(conn, "select change from events")
+
+
+@on_one_engine
 def test_events_come_in_the_order_of_their_candles(url: str, conn: Connection[TupleRow]) -> None:
     scanner = Scanner([signalling("B"), signalling("A")])
     later = new_york("2025-07-01 09:31")
@@ -188,6 +206,40 @@ def test_events_come_in_the_order_of_their_candles(url: str, conn: Connection[Tu
         for symbol in ("X", "Y")
         for pattern in ("A", "B")
     ]
+
+
+LATE = [
+    # A candle (the only one of its symbol), and the feed's latest minute when its event is recorded.
+    ("1min", "2025-11-20 09:30", "2025-11-20 09:30", False),
+    ("5min", "2025-11-20 09:30", "2025-11-20 09:38", False),
+    ("5min", "2025-11-20 09:30", "2025-11-20 09:39", True),
+    ("1min", "2025-11-20 09:30", "2025-11-20 09:40", True),
+    # The evening's last candles are known to be complete, and a Friday's events found, when it goes on.
+    ("5min", "2025-11-21 19:55", "2025-11-24 04:03", False),
+    ("5min", "2025-11-21 19:55", "2025-11-24 04:04", True),
+    ("4hour", "2025-11-21 16:00", "2025-11-24 07:58", False),
+    ("4hour", "2025-11-21 16:00", "2025-11-24 07:59", True),
+    ("daily", "2025-11-21 00:00", "2025-11-24 15:58", False),
+    ("daily", "2025-11-21 00:00", "2025-11-24 15:59", True),
+    # The next week has a holiday and ends with a half day.
+    ("weekly", "2025-11-17 00:00", "2025-11-28 12:58", False),
+    ("weekly", "2025-11-17 00:00", "2025-11-28 12:59", True),
+]
+
+
+@on_one_engine
+def test_an_event_is_late_once_the_next_candle_that_trades_is_over(
+    conn: Connection[TupleRow],
+) -> None:
+    scanner = Scanner([signalling(timeframes=TIMEFRAMES)])
+    late = "select late from events where symbol = %s and timeframe = %s and ts = %s"
+    for timeframe, starts, clock, is_late in LATE:
+        ts, symbol = new_york(starts), f"{timeframe} {clock}"
+        # Those that are made of regular sessions have a bar at an opening.
+        inside = ts + timedelta(hours=9.5) if ts == new_york(f"{starts[:10]} 00:00") else ts
+        write(conn, bar(symbol, inside), bar("CLOCK", new_york(clock)))
+        drain(conn, scanner)
+        assert fetch_value(conn, late, symbol, timeframe, ts) is is_late, (timeframe, clock)
 
 
 @on_one_engine

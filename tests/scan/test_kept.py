@@ -189,6 +189,20 @@ def test_what_passes_the_queue_within_a_scan_is_seen_in_it(
 
 
 @on_one_engine
+def test_what_is_dropped_is_in_no_window_any_more(conn: Connection[TupleRow]) -> None:
+    scanner = Recorder(3, ["1min"])
+    later = 21 * 24 * 60
+    write(conn, minute(0), minute(1), minute(later))
+    drain(conn, scanner)
+    conn.execute("call drop_bars(%s)", (BEGIN + timedelta(days=8),))
+    write(conn, minute(later + 1))
+    scanner.windows.clear()
+    drain(conn, scanner)
+    (window,) = scanner.windows
+    check(conn, window)
+
+
+@on_one_engine
 def test_what_is_truncated_from_the_queue_is_seen_too(conn: Connection[TupleRow]) -> None:
     scanner = Recorder(3, ["1min"])
     write(conn, minute(0), minute(1))

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 
+import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
@@ -55,6 +56,14 @@ def test_a_corrected_bar_is_scanned_again(conn: Connection[TupleRow]) -> None:
     assert drain(conn, scanner)[1:] == (0, 2)
     assert conn.execute("select retracted_at is not null from events").fetchall() == [(True,)] * 2
 
+    write(conn, bar("AAPL", corrected, "11", volume=6))
+    assert drain(conn, scanner)[1:] == (0, 0), "they are retracted already"
+
+    at_first = fetch_value(conn, "select max(detected_at) from events")
+    write(conn, bar("AAPL", corrected, "12"))
+    assert drain(conn, scanner)[1:] == (2, 0)
+    assert fetch_value(conn, "select min(detected_at) from events") > at_first, "made again"
+
 
 def test_a_late_bar_is_scanned_and_so_are_the_candles_that_hold_it(
     conn: Connection[TupleRow],
@@ -82,6 +91,21 @@ def test_a_late_bar_is_scanned_and_so_are_the_candles_that_hold_it(
             ("weekly", new_york("2025-11-24 00:00")),
             ("monthly", new_york("2025-11-01 00:00")),
         ]
+    )
+
+
+@pytest.mark.parametrize("move", ["symbol = 'B'", "ts = ts + interval '1 minute'"])
+def test_a_bar_that_moves_leaves_no_event_behind(conn: Connection[TupleRow], move: str) -> None:
+    scanner = Scanner([signalling()])
+    write(conn, bar("A", OPENING))
+    assert drain(conn, scanner) == Scanned(1, 1)
+    conn.execute(f"update ohlcv_1min set {move}".encode())
+    # It is judged where it is, and where it was.
+    assert drain(conn, scanner)[1:] == (1, 1)
+    standing = "select symbol, ts from events where retracted_at is null"
+    assert (
+        conn.execute(standing).fetchall()
+        == conn.execute("select symbol, ts from ohlcv_1min").fetchall()
     )
 
 
@@ -122,6 +146,29 @@ def test_a_take_is_whole_batches_until_there_is_enough(conn: Connection[TupleRow
         write(conn, *(bar("A", OPENING + (2 * minute + n) * MINUTE) for n in range(2)))
     taken = [scanner.scan(conn, most=3) for _ in range(4)]
     assert taken == [Scanned(4, 4), Scanned(2, 2), Scanned(1, 0), Scanned(0, 0)], "at last 5min"
+
+
+@on_one_engine
+def test_those_that_have_waited_longest_are_taken_first(conn: Connection[TupleRow]) -> None:
+    symbols = ["E", "A", "D", "B", "C"]
+    for symbol in symbols:
+        write(conn, bar(symbol, OPENING))
+    taken = [fetch_value(conn, "select symbol from tickstock.take_candles(1)") for _ in symbols]
+    assert taken == symbols
+
+
+def test_bars_of_one_statement_are_batches_that_lack_none(conn: Connection[TupleRow]) -> None:
+    conn.execute(
+        "insert into ohlcv_1min (symbol, ts, open, high, low, close, volume)"
+        " select 'A', %s + n * interval '1 minute', 1, 1, 1, 1, 1 from generate_series(0, 20000) n",
+        (OPENING - 20_000 * MINUTE,),
+    )
+    batches = (
+        "select cardinality(symbols), cardinality(starts) from tickstock.scan_queue order by 1"
+    )
+    assert conn.execute(batches).fetchall() == [(1, 1), (10_000, 10_000), (10_000, 10_000)]
+    starts = "select count(distinct ts) from tickstock.scan_queue, unnest(starts) ts"
+    assert fetch_value(conn, starts) == 20_001
 
 
 @on_one_engine

@@ -165,6 +165,9 @@ def test_they_reach_back_through_years(conn: Connection[TupleRow], reach: int) -
         assert series.prices == [f"{times.index(ts) + 10}.00" for ts in expected[series.first :]]
 
 
+FIVE = timedelta(minutes=5)
+
+
 def test_they_reach_beyond_candles_that_are_gone_since(conn: Connection[TupleRow]) -> None:
     """Of twelve materialized 5min candles five are gone, in the half hour of the judged one."""
     recorder = Recorder(4, ["5min"])
@@ -180,6 +183,10 @@ def test_they_reach_beyond_candles_that_are_gone_since(conn: Connection[TupleRow
     (window,) = recorder.windows
     starts = [new_york(f"2025-11-24 {clock}") for clock in ("09:45", "09:50", "09:55", "10:25")]
     assert window.ts.tolist() == [start.timestamp() for start in starts]
+    # Read for themselves, forwards too: what is kept reaches further than patterns ask.
+    for judged, there in ((starts[3], starts), (starts[2], [starts[2] - 3 * FIVE, *starts])):
+        (series,) = read_series(conn, "5min", [Span("A", judged, judged)], reach=3)
+        assert [at(ts) for ts in series.ts] == there
 
 
 def a_morning(symbol: str, size: int) -> list[Bar]:
