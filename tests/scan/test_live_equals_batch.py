@@ -2,7 +2,8 @@
 the events that stand are those of a scan of the final bars."""
 
 import random
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,15 +11,16 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from tests.conftest import Engine
-from tests.e2e.program import run
+from tests.e2e.program import DEADLINE, run
 from tests.scan.support import bar, drain, firing, new_york, on_one_engine, signalling, write
 from tickstock.bars import Bar
 from tickstock.db.connection import connect
 from tickstock.patterns import discover
-from tickstock.scan.history import History, scan_together, symbols_between
+from tickstock.scan.history import History, HistoryScan, scan_together, symbols_between
 from tickstock.scan.judge import Judged
 from tickstock.scan.record import Recorded
 from tickstock.scan.scanner import Scanner
+from tickstock.scan.windows import Reader, Span
 from tickstock.simulator import RandomMarket
 from tickstock.timeframes import TIMEFRAMES
 
@@ -208,3 +210,63 @@ def test_a_long_history_is_judged_in_pieces(
     assert sorted(pieces.at_once)[-2] <= len(symbols) * 60, (
         "the last piece, and what looks back at it"
     )
+
+
+class Meeting(Scanner):
+    """Begins when as many others have begun; then it does what it is told to do."""
+
+    def __init__(self, all_: threading.Barrier, then: Callable[[], object]) -> None:
+        super().__init__(discover())
+        self._all = all_
+        self._then = then
+        self._met = False
+
+    def judge(
+        self, conn: Connection[TupleRow], spans: Mapping[str, Sequence[Span]], read: Reader
+    ) -> Recorded:
+        if not self._met:
+            self._met = True
+            self._all.wait(DEADLINE)
+            self._then()
+        return super().judge(conn, spans, read)
+
+
+@on_one_engine
+def test_a_history_is_the_same_by_two_scanners(
+    conn: Connection[TupleRow], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn.execute("set tickstock.scan_queue = off")
+    write(conn, *market(1))
+    history = History(new_york("2025-11-20 00:00"), new_york("2025-12-01 10:00"), TIMEFRAMES)
+    symbols = symbols_between(conn, history.since, history.until)
+    scanned = scan_together(conn, Scanner(discover()), symbols, history)
+    expected = conn.execute(STANDING).fetchall()
+    conn.execute("truncate events")
+
+    monkeypatch.setattr("tickstock.scan.history.SYMBOLS", 1)
+    both, told = threading.Barrier(2), list[int]()
+    scanners = [Meeting(both, lambda: None) for _ in range(2)]
+    scan = HistoryScan(url, scanners, history, stop=threading.Event(), progress=told.append)
+    assert scan.run(symbols) == scanned
+    assert conn.execute(STANDING).fetchall() == expected
+    assert told == len(symbols) * [1]
+
+
+@on_one_engine
+def test_a_scanner_that_fails_ends_the_scan_of_a_history(
+    conn: Connection[TupleRow], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn.execute("set tickstock.scan_queue = off")
+    write(conn, *(bar(symbol, BEGIN) for symbol in "ABCD"))
+    history = History(BEGIN, BEGIN + timedelta(days=1), TIMEFRAMES)
+    monkeypatch.setattr("tickstock.scan.history.SYMBOLS", 1)
+    both, stop, told = threading.Barrier(2), threading.Event(), list[int]()
+
+    def fail() -> None:
+        raise RuntimeError("it fails")
+
+    scanners = [Meeting(both, lambda: stop.wait(DEADLINE)), Meeting(both, fail)]
+    scan = HistoryScan(url, scanners, history, stop=stop, progress=told.append)
+    with pytest.raises(RuntimeError, match="it fails"):
+        scan.run("ABCD")
+    assert told == [1], "what the other one was at is done, and no more"
