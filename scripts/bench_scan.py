@@ -1,7 +1,10 @@
 """Scanning: from a bar to its event on Redis, a minute of all symbols, and a history beside TA-Lib's loop."""
 
+import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ import click
 import numpy as np
 import pandas as pd
 import talib
-from bench_market import Market
+from bench_market import LIVE_SINCE, Market
 from bench_support import (
     Latencies,
     Program,
@@ -34,12 +37,13 @@ from bench_support import (
 from psycopg import sql
 
 from tickstock.bars import Bar
-from tickstock.db.connection import fetch_value
+from tickstock.db.connection import connect, fetch_value
 from tickstock.embedded.redis import embedded_redis
 from tickstock.patterns import Candles, discover
 from tickstock.patterns.evaluate import Failures, Hits, history_columns
 from tickstock.patterns.settings import choose
 from tickstock.redis import PATTERNS_CHANNEL
+from tickstock.simulator import ticker_symbols
 from tickstock.timeframes import TIMEFRAMES
 
 PATIENCE = 300.0
@@ -47,6 +51,7 @@ PATIENCE = 300.0
 WARM_UP = 60
 """Minutes that are there before the first one is scanned: windows are full."""
 MEMORY_LIMIT = 300
+HISTORY_SYMBOLS = 400
 DONE = """
 select not exists (select from tickstock.scan_queue where ready_at <= latest_minute())
   and (select events_to_publish from tickstock.freshness) = 0
@@ -246,6 +251,31 @@ def past(market: Market, timeframe: str) -> sql.Composed:
     )
 
 
+def history(url: str, symbols: int) -> list[Row]:
+    """The live minutes of the first symbols anew, as an operator scans them; nothing has been found yet."""
+    with connect(url, program="bench") as conn:
+        conn.execute("truncate events")
+        conn.execute("vacuum analyze")
+    chosen = [word for symbol in ticker_symbols(symbols) for word in ("--symbol", symbol)]
+    command = ("scan", "--from", f"{LIVE_SINCE:%Y-%m-%d}", *chosen, "--json", "--database-url", url)
+    found: dict[str, int] = {}
+
+    def scan() -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "tickstock", *command], stdout=subprocess.PIPE, check=True
+        )
+        found.update(json.loads(done.stdout))
+
+    took = seconds(scan)
+    what = f"tickstock scan --from, {symbols} symbols, all timeframes: {found['candles']:,} candles"
+    return [
+        Row(
+            f"{what}, {found['events']:,} events",
+            f"{duration(took)}, {found['candles'] / took:,.0f}/s",
+        )
+    ]
+
+
 def batch(candles: int, symbols: int) -> list[Row]:
     """All patterns over a history, beside TA-Lib's 61 called for each symbol on frames of pandas."""
     rng = np.random.default_rng(1)
@@ -316,6 +346,7 @@ def main(engines: tuple[str, ...], symbols: int, number: int, candles: int) -> N
             console.rule(str(installation), align="left")
             with running(installation) as dsn, database(dsn, "scan") as url:
                 show(console, "Live", live(url, Path(name), symbols, number))
+                show(console, "History", history(url, min(symbols, HISTORY_SYMBOLS)))
 
 
 if __name__ == "__main__":
