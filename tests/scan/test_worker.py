@@ -24,7 +24,7 @@ from tickstock.embedded.redis import embedded_redis, find_redis_server
 from tickstock.errors import DatabaseUnavailableError, SchemaMissingError
 from tickstock.scan import publisher as publisher_module
 from tickstock.scan import worker as worker_module
-from tickstock.scan.scanner import Scanned, Scanner
+from tickstock.scan.scanner import THREADS, Scanned, Scanner
 from tickstock.scan.worker import ScanWorker
 
 OPENING = new_york("2025-11-24 09:30")
@@ -47,7 +47,7 @@ def await_worker(conn: Connection[TupleRow]) -> None:
         " and application_name = 'tickstock scan' and state = 'idle' and query = 'COMMIT'"
     )
     eventually(
-        lambda: fetch_value(conn, listening) == worker_module.THREADS,
+        lambda: fetch_value(conn, listening) == THREADS,
         "the worker has scanned and waits",
     )
 
@@ -96,7 +96,7 @@ def test_others_leave_it_its_share(url: str, conn: Connection[TupleRow]) -> None
         with conn.transaction(force_rollback=True):
             write(conn, *(bar(f"S{n}", OPENING) for n in range(400)))
             taken = len(conn.execute("select tickstock.take_candles(9999)").fetchall())
-    assert worker_module.THREADS == 2
+    assert THREADS == 2
     assert 100 < taken < 300, "a half, as its threads are two"
 
 

@@ -18,10 +18,10 @@ from tickstock.db.connection import connect, require_schema
 from tickstock.db.read import require_symbol
 from tickstock.db.source import database
 from tickstock.errors import TickstockError
-from tickstock.patterns import Pattern, discover
+from tickstock.patterns import discover
 from tickstock.progress import progress_bar
-from tickstock.scan.history import THREADS, History, HistoryScan, symbols_between
-from tickstock.scan.scanner import Scanner
+from tickstock.scan.history import History, HistoryScan, symbols_between
+from tickstock.scan.scanner import Scanner, side_by_side
 from tickstock.scan.watch import telling_of_slow_patterns
 from tickstock.scan.worker import ScanWorker
 from tickstock.timeframes import TIMEFRAMES
@@ -93,7 +93,9 @@ def scan(
         if first_day:
             what = History(_midnight(first_day), _end_of(last_day), timeframes or TIMEFRAMES)
             with telling_of_slow_patterns(pattern_timeout):
-                _history(source.url, _scanners(patterns, pattern_timeout), what, symbols, as_json)
+                _history(
+                    source.url, side_by_side(patterns, pattern_timeout), what, symbols, as_json
+                )
             return
         worker = ScanWorker(
             source.url, patterns, redis_url=redis_url, pattern_timeout=pattern_timeout
@@ -109,11 +111,6 @@ def _asked_for_history() -> bool:
         context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         for name in ("last_day", "symbols", "timeframes", "as_json")
     )
-
-
-def _scanners(patterns: Sequence[Pattern], pattern_timeout: float) -> list[Scanner]:
-    first = Scanner(patterns, pattern_timeout=pattern_timeout)
-    return [first, *(Scanner(patterns, beside=first) for _ in range(1, THREADS))]
 
 
 def _history(

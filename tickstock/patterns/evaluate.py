@@ -197,9 +197,8 @@ def history_columns(
         for first in range(0, len(candles), SERIES_BLOCK)
         if wanted[first : first + SERIES_BLOCK].any()
     ]
-    if (
-        len(candles) <= SERIES_BLOCK
-    ):  # in this thread, so that Ctrl-C ends a pattern that does not end
+    # In this thread where there is one block: the second Ctrl-C then ends a pattern that does not end.
+    if len(candles) <= SERIES_BLOCK:
         for part in parts:
             yield from part.ask(wanted, failures)
         return

@@ -18,8 +18,6 @@ from tickstock.db.connection import connect, fetch_value
 from tickstock.scan.scanner import Scanned, Scanner
 from tickstock.scan.windows import Span, Windows, complete_up_to, read_series, windows_of
 
-THREADS = 2
-"""Each with a connection: while the database records what one has found, the other judges."""
 MINUTES = 50_000
 """Of all symbols judged together: years of minutes, and the events in them, would fill the memory."""
 SYMBOLS = 10

@@ -27,6 +27,8 @@ from tickstock.scan.windows import Reader, Span
 # were empty must not read them from end to end for every candle.
 PLAN_FOR_GROWTH = "select set_config('enable_seqscan', 'off', true)"
 TAKE = "select timeframe, symbol, ts from tickstock.take_candles(%s)"
+THREADS = 2
+"""Each with a connection: while the database records what one has found, the other judges."""
 NEAR = timedelta(days=4)
 """Candles of a symbol that are not farther apart are judged with those between them."""
 
@@ -110,6 +112,12 @@ class Scanner:
 
     def _record(self, conn: Connection[TupleRow], judged: Sequence[Judged]) -> Recorded:
         return record(conn, judged)
+
+
+def side_by_side(patterns: Sequence[Pattern], pattern_timeout: float) -> list[Scanner]:
+    """Scanners for the threads of one program, which share what they know."""
+    first = Scanner(patterns, pattern_timeout=pattern_timeout)
+    return [first, *(Scanner(patterns, beside=first) for _ in range(1, THREADS))]
 
 
 def spans_of(candles: Iterable[Candle]) -> Iterator[Span]:

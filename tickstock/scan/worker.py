@@ -18,7 +18,7 @@ from tickstock.feed.backoff import Backoff
 from tickstock.patterns import Pattern
 from tickstock.scan.judge import PATTERN_TIMEOUT
 from tickstock.scan.publisher import Publisher, begin_publishing
-from tickstock.scan.scanner import Scanner
+from tickstock.scan.scanner import Scanner, side_by_side
 from tickstock.scan.watch import telling_of_slow_patterns
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ POLL = 0.5
 SOON = 0.02
 """Seconds to the next scan while another thread is at work: what it does may make larger candles ready."""
 REPORT_EVERY = 10.0
-THREADS = 2
-"""Each with a connection: while the database records what one has found, the other judges."""
 AT_ONCE = 1_250
 """Candles, so that the threads take turns within a minute of thousands of symbols."""
 
@@ -50,8 +48,7 @@ class ScanWorker:
         self.events = 0
         self._url = url
         self._pattern_timeout = pattern_timeout
-        first = Scanner(patterns, pattern_timeout=pattern_timeout)
-        self._scanners = [first, *(Scanner(patterns, beside=first) for _ in range(1, THREADS))]
+        self._scanners = side_by_side(patterns, pattern_timeout)
         self._lock = threading.Lock()
         self._at_work = 0
         self._failure: BaseException | None = None
